@@ -1,0 +1,1 @@
+"""Images: registries, the content store, unpacking and snapshots."""
