@@ -1,0 +1,384 @@
+"""
+Control groups: one container's group in every hierarchy there is, v1, v2 or both at once.
+
+A host may have all controllers on v1 hierarchies, all on the unified one (v2), or a mix ("hybrid"), so a group is a
+list of directories and each limit is written where its controller lives. Spec: runtime-spec config-linux.md, "Control
+groups"; the kernel's admin-guide/cgroup-v1 and cgroup-v2.rst.
+"""
+
+import os
+from errno import EBUSY, ENODEV, ENOENT
+
+from wherry_oci.runtime.failure import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    _Writes = Callable[[dict[str, Any]], list[tuple[str, str]]]
+
+DEFAULT_ROOT = "/sys/fs/cgroup"
+
+_PIDS_OF_A_GROUP = "cgroup.procs"
+_V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc")
+
+
+class Hierarchies:
+    """Where each controller of this host lives: `{"memory": "/sys/fs/cgroup/memory", …}`; v2's root under ""."""
+
+    def __init__(self, v1: dict[str, str], unified: str | None) -> None:
+        self.v1, self.unified = v1, unified
+
+    @classmethod
+    def find(cls, root: str = DEFAULT_ROOT, mountinfo: str = "/proc/self/mountinfo") -> "Hierarchies":
+        """Read them from *mountinfo*; only mounts at or below *root* count."""
+        v1: dict[str, str] = {}
+        unified = None
+        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                before, _, after = line.partition(" - ")
+                filesystem, _, options = after.rstrip("\n").split(" ")[:3]
+                if filesystem not in ("cgroup", "cgroup2"):
+                    continue
+                fields = before.split(" ")
+                where = fields[4].replace("\\040", " ")
+                if where != root and not where.startswith(root + "/"):
+                    continue
+                if filesystem == "cgroup2":
+                    unified = where
+                else:
+                    for option in options.split(","):
+                        if option in _V1_CONTROLLERS or option.startswith("name="):
+                            v1[option] = where
+        return cls(v1, unified)
+
+    def directories(self) -> list[str]:
+        """Every hierarchy's root, each once."""
+        found = list(dict.fromkeys(self.v1.values()))
+        return [*found, self.unified] if self.unified is not None else found
+
+    @property
+    def has_v1_controllers(self) -> bool:
+        return any(not name.startswith("name=") for name in self.v1)
+
+
+_V1_CONTROLLERS = frozenset(
+    ("cpu cpuacct cpuset memory devices freezer blkio pids net_cls net_prio hugetlb perf_event rdma misc").split()
+)
+
+
+def _write(path: str, value: str) -> None:
+    """Raises OSError with the path."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, path) from None
+    finally:
+        os.close(fd)
+
+
+def _read(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while chunk := os.read(fd, 65536):
+            parts.append(chunk)
+        return b"".join(parts).decode()
+    finally:
+        os.close(fd)
+
+
+class Cgroup:
+    """The group *path* (such as `/wherry/ID`) in each of *hierarchies*."""
+
+    def __init__(self, path: str, hierarchies: Hierarchies) -> None:
+        self.path = "/" + path.strip("/")
+        if ".." in self.path.split("/"):
+            raise RuntimeFailure("invalid", "create cgroup", f"cgroupsPath {path!r} leads upwards")
+        self.hierarchies = hierarchies
+        self.directories = [root + self.path for root in hierarchies.directories()]
+
+    def create(self) -> None:
+        """Make it wherever it is missing. Safe to repeat. Raises OSError with the path."""
+        for root in self.hierarchies.directories():
+            self._make_below(root)
+
+    def _make_below(self, root: str) -> None:
+        directory = root + self.path
+        try:
+            os.mkdir(directory, 0o755)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            self._make_parents(root)
+            os.mkdir(directory, 0o755)
+        if root == self.hierarchies.unified:
+            self._delegate_controllers(root)
+        if root == self.hierarchies.v1.get("cpuset"):
+            self._inherit_cpuset(root)
+
+    def _parents(self, root: str) -> list[str]:
+        parts = self.path.strip("/").split("/")[:-1]
+        return [root + "/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))]
+
+    def _make_parents(self, root: str) -> None:
+        for parent in self._parents(root):
+            try:
+                os.mkdir(parent, 0o755)
+            except FileExistsError:
+                continue
+
+    def _delegate_controllers(self, root: str) -> None:
+        """v2 gives a group its controllers' files only when each parent hands them down (subtree_control)."""
+        for parent in [root, *self._parents(root)]:
+            available = _read(f"{parent}/cgroup.controllers").split()
+            given = _read(f"{parent}/cgroup.subtree_control").split()
+            for name in _V2_CONTROLLERS:
+                if name in available and name not in given:
+                    try:
+                        _write(f"{parent}/cgroup.subtree_control", f"+{name}")
+                    except OSError as error:
+                        if error.errno not in (EBUSY, ENOENT):  # EBUSY: the parent itself has processes
+                            raise
+
+    def _inherit_cpuset(self, root: str) -> None:
+        """A new v1 cpuset is empty and takes no process until it has processors and memory nodes."""
+        for directory in [*self._parents(root), root + self.path]:
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if not _read(f"{directory}/{name}").strip():
+                    _write(f"{directory}/{name}", _read(f"{os.path.dirname(directory)}/{name}").strip())
+
+    def add(self, pid: int) -> None:
+        """
+        Move process *pid* into it, everywhere. Raises OSError with the path.
+
+        The first move of any process on the machine waits for an RCU grace period (6 to 15 ms); those that follow
+        within some milliseconds take microseconds. A child made later is born in the group, at no cost.
+        """
+        for directory in self.directories:
+            _write(f"{directory}/{_PIDS_OF_A_GROUP}", str(pid))
+
+    def pids(self) -> list[int]:
+        """The processes in it; empty when it is gone."""
+        for directory in self.directories:
+            try:
+                return [int(pid) for pid in _read(f"{directory}/{_PIDS_OF_A_GROUP}").split()]
+            except FileNotFoundError:
+                continue
+        return []
+
+    def remove(self) -> None:
+        """
+        Take it away, everywhere, with the groups that the container made below. Safe to repeat.
+
+        Raises OSError (EBUSY) while processes are in it.
+        """
+        for directory in self.directories:
+            _remove_tree(directory)
+
+    # limits
+
+    def apply(self, resources: "dict[str, Any]") -> None:
+        """Write runtime-spec's linux.resources. Raises RuntimeFailure with the file and the value."""
+        for path, value in self.writes(resources):
+            try:
+                _write(path, value)
+            except OSError as error:
+                if error.errno in (ENOENT, ENODEV):
+                    raise RuntimeFailure(
+                        "unsupported",
+                        "limit resources",
+                        f"this kernel has no {path}, to which {value!r} should go",
+                        path,
+                    ) from None
+                failure = RuntimeFailure.from_os_error("limit resources", error)
+                failure.message += f" (value {value!r})"
+                raise failure from None
+
+    def writes(self, resources: "dict[str, Any]") -> list[tuple[str, str]]:
+        """What to write where, in order, for *resources*; raises RuntimeFailure when a controller is nowhere."""
+        found: list[tuple[str, str]] = []
+        for controller, v1_writes, v2_writes in _LIMITS:
+            if controller in self.hierarchies.v1:
+                directory = self.hierarchies.v1[controller] + self.path
+                found += [(f"{directory}/{name}", value) for name, value in v1_writes(resources)]
+            elif self.hierarchies.unified is not None:
+                directory = self.hierarchies.unified + self.path
+                found += [(f"{directory}/{name}", value) for name, value in v2_writes(resources)]
+            elif asked := v1_writes(resources):
+                raise RuntimeFailure(
+                    "unsupported",
+                    "limit resources",
+                    f"{asked[0][0]}={asked[0][1]} needs the {controller} controller, which no hierarchy here has",
+                )
+        return found
+
+    # state
+
+    def freeze(self, frozen: bool) -> None:
+        """Ask the kernel to stop, or let run, every process in it; `is_frozen` tells when that is done."""
+        if "freezer" in self.hierarchies.v1:
+            _write(f"{self.hierarchies.v1['freezer']}{self.path}/freezer.state", "FROZEN" if frozen else "THAWED")
+        elif self.hierarchies.unified is not None:
+            _write(f"{self.hierarchies.unified}{self.path}/cgroup.freeze", "1" if frozen else "0")
+        else:
+            raise RuntimeFailure("unsupported", "pause", "no cgroup hierarchy here has a freezer")
+
+    def is_frozen(self) -> bool:
+        """Whether every process in it is stopped."""
+        if "freezer" in self.hierarchies.v1:
+            return _read(f"{self.hierarchies.v1['freezer']}{self.path}/freezer.state").strip() == "FROZEN"
+        if self.hierarchies.unified is not None:
+            return "frozen 1" in _read(f"{self.hierarchies.unified}{self.path}/cgroup.events").splitlines()
+        return False
+
+    def oom_kills(self) -> int:
+        """How often the kernel killed in it because memory ran out; 0 when nothing counts that."""
+        if "memory" in self.hierarchies.v1:
+            path = f"{self.hierarchies.v1['memory']}{self.path}/memory.oom_control"
+        elif self.hierarchies.unified is not None:
+            path = f"{self.hierarchies.unified}{self.path}/memory.events"
+        else:
+            return 0
+        try:
+            for line in _read(path).splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
+        except OSError:  # the group is gone, or memory is not counted
+            pass
+        return 0
+
+    def kill(self, signal: int) -> None:
+        """Send *signal* to every process in it; those that are made meanwhile are met by another call."""
+        for pid in self.pids():
+            try:
+                os.kill(pid, signal)
+            except ProcessLookupError:
+                continue
+
+
+def _remove_tree(directory: str) -> None:
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != EBUSY:
+            raise
+        below = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+        if not below:
+            raise
+        for child in below:
+            _remove_tree(child)
+        os.rmdir(directory)
+
+
+# each controller: from linux.resources to (file, value) pairs, on v1 and on v2
+
+
+def _memory_v1(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    memory = resources.get("memory") or {}
+    writes = []
+    limit, swap = memory.get("limit"), memory.get("swap")
+    pair = []
+    if limit is not None:
+        pair.append(("memory.limit_in_bytes", str(limit)))
+    if swap is not None:
+        pair.append(("memory.memsw.limit_in_bytes", str(swap)))
+    if swap == -1:  # memsw may never be below the limit: when it is raised, it goes first
+        pair.reverse()
+    writes += pair
+    for key, name in (
+        ("reservation", "memory.soft_limit_in_bytes"),
+        ("kernelTCP", "memory.kmem.tcp.limit_in_bytes"),
+        ("swappiness", "memory.swappiness"),
+    ):
+        if memory.get(key) is not None:
+            writes.append((name, str(memory[key])))
+    if memory.get("disableOOMKiller"):
+        writes.append(("memory.oom_control", "1"))
+    return writes
+
+
+def _memory_v2(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    memory = resources.get("memory") or {}
+    writes = []
+    limit, swap = memory.get("limit"), memory.get("swap")
+    if limit is not None:
+        writes.append(("memory.max", _or_max(limit)))
+    if memory.get("reservation") is not None:
+        writes.append(("memory.low", _or_max(memory["reservation"])))
+    if swap is not None:  # runtime-spec counts memory and swap together, v2 swap alone
+        alone = swap if swap < 0 or limit is None or limit < 0 else max(swap - limit, 0)
+        writes.append(("memory.swap.max", _or_max(alone)))
+    return writes
+
+
+def _or_max(value: int) -> str:
+    return "max" if value < 0 else str(value)
+
+
+def _cpu_v1(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    cpu = resources.get("cpu") or {}
+    return [
+        (name, str(cpu[key]))
+        for key, name in (
+            ("shares", "cpu.shares"),
+            ("period", "cpu.cfs_period_us"),
+            ("quota", "cpu.cfs_quota_us"),
+            ("burst", "cpu.cfs_burst_us"),
+            ("realtimePeriod", "cpu.rt_period_us"),
+            ("realtimeRuntime", "cpu.rt_runtime_us"),
+            ("idle", "cpu.idle"),
+        )
+        if cpu.get(key)
+    ]
+
+
+def _cpu_v2(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    cpu = resources.get("cpu") or {}
+    writes = []
+    if cpu.get("shares"):
+        # 2..262144 onto 1..10000, as runc and crun agree on it
+        writes.append(("cpu.weight", str(1 + (cpu["shares"] - 2) * 9999 // 262142)))
+    if cpu.get("quota") or cpu.get("period"):
+        writes.append(("cpu.max", f"{_or_max(cpu.get('quota') or -1)} {cpu.get('period') or 100000}"))
+    if cpu.get("burst"):
+        writes.append(("cpu.max.burst", str(cpu["burst"])))
+    if cpu.get("idle"):
+        writes.append(("cpu.idle", str(cpu["idle"])))
+    return writes
+
+
+def _cpuset(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    cpu = resources.get("cpu") or {}
+    return [(f"cpuset.{key}", cpu[key]) for key in ("cpus", "mems") if cpu.get(key)]
+
+
+def _pids(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    limit = (resources.get("pids") or {}).get("limit")
+    return [("pids.max", _or_max(limit if limit > 0 else -1))] if limit is not None else []
+
+
+def _devices_v1(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    writes = []
+    for rule in resources.get("devices") or ():
+        numbers = ":".join("*" if rule.get(part) in (None, -1) else str(rule[part]) for part in ("major", "minor"))
+        kind = rule.get("type") or "a"
+        access = rule.get("access") or "rwm"
+        whole = kind == "a" and numbers == "*:*" and set(access) == set("rwm")
+        value = "a" if whole else f"{kind} {numbers} {access}"
+        writes.append(("devices.allow" if rule["allow"] else "devices.deny", value))
+    return writes
+
+
+_LIMITS: "tuple[tuple[str, _Writes, _Writes], ...]" = (
+    ("devices", _devices_v1, lambda resources: []),  # v2 filters devices by a BPF program: see devicefilter
+    ("cpuset", _cpuset, _cpuset),
+    ("memory", _memory_v1, _memory_v2),
+    ("cpu", _cpu_v1, _cpu_v2),
+    ("pids", _pids, _pids),
+)
