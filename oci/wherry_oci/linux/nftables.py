@@ -304,6 +304,18 @@ class NftSocket(Netlink):
             raise
         return True
 
+    def has_element(self, table: str, name: str, key: bytes, family: int = IPV4) -> bool:
+        """Whether the table and its set or map are there, with this key in it."""
+        body = _NFGENMSG.pack(family, 0, 0) + text(_NAME, table) + text(_LIST_SET, name)
+        body += nested(_LIST_ELEMENTS, _element(key))
+        try:
+            self.execute([Message(_GETSETELEM, 0, body, f"could not look into set {table} {name}")])
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
     def tables(self, family: int = IPV4) -> list[str]:
         """The names of all tables of that family."""
         answers = self.dump(Message(_GETTABLE, 0, _NFGENMSG.pack(family, 0, 0), "could not list tables"))
