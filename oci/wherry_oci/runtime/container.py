@@ -16,6 +16,7 @@ from wherry_oci.runtime.failure import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _CLONE_PARENT = 0x00008000
@@ -76,13 +77,15 @@ def create(
     rootfs_mounts: "list[dict[str, Any]]",
     cgroup: Cgroup | None,
     born_in_cgroup: bool = False,
+    on_born: "Callable[[], None] | None" = None,
 ) -> Process:
     """
     The container's first process, up to the point where it would execute its program.
 
     *config* is config.json; *rootfs_mounts* are made on the directory *rootfs_path* in the container's own mount
     namespace (none: what is there already is the rootfs). With *born_in_cgroup* the caller itself is in *cgroup* and
-    the child needs no move. Raises RuntimeFailure; nothing is left then but the cgroup.
+    the child needs no move; *on_born* is called once it exists, before it does anything. Raises RuntimeFailure;
+    nothing is left then but the cgroup.
     """
     parent_end, child_end = Channel.pair()
     pid = _clone(_new_namespaces(config))
@@ -92,6 +95,8 @@ def create(
     child_end.close()
     process = Process(pid, parent_end, None)
     try:
+        if on_born is not None:
+            on_born()
         if cgroup is not None and not born_in_cgroup:
             _join(cgroup, pid)
         _limit(pid, config.get("process") or {})

@@ -1,0 +1,153 @@
+"""Talking to a shim: what the engine uses, without a connection that outlives a call."""
+
+import os
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
+
+from wherry_oci.errors import Conflict, Error, NotFound
+from wherry_oci.runtime import quickjson
+from wherry_oci.runtime.failure import RuntimeFailure
+from wherry_shim import records
+from wherry_shim.connection import CONTROL, HEADER_SIZE, STDIN, VERSION, frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_READ_SIZE = 1 << 16
+_FRAME_PIECE = 1 << 16
+
+
+class ShimGone(NotFound):
+    """No shim answers: the container has ended, or its shim was killed."""
+
+
+def connect(run_directory: str, timeout_s: float | None = None) -> socket:
+    """
+    A connected socket; *timeout_s* holds for each operation on it. Raises ShimGone.
+
+    The path goes through a descriptor: a socket's path is limited to 107 bytes, a run directory's is not.
+    """
+    end = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    try:
+        directory = os.open(run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            end.connect(f"/proc/self/fd/{directory}/{records.SOCKET}")
+        finally:
+            os.close(directory)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        end.close()
+        raise ShimGone(f"no shim at {run_directory}") from None
+    except BaseException:
+        end.close()
+        raise
+    end.settimeout(timeout_s)
+    return end
+
+
+class Conversation:
+    """One request and what follows it. A context manager; whoever makes it closes it."""
+
+    def __init__(self, run_directory: str, op: str, timeout_s: float | None = None, **request: "Any") -> None:
+        self._end = connect(run_directory, timeout_s)
+        self._received = bytearray()
+        try:
+            message = quickjson.dumps({"version": VERSION, "op": op, **request})
+            self._send(message.encode("utf-8", "surrogateescape") + b"\n")
+        except BaseException:
+            self._end.close()
+            raise
+
+    def __enter__(self) -> "Conversation":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        self._end.close()
+
+    def fileno(self) -> int:
+        """For select(2) and its kin. What has been received already does not show there: see `pending`."""
+        return self._end.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """Whether a whole frame has been received already."""
+        size = HEADER_SIZE + int.from_bytes(self._received[4:8], "big")
+        return len(self._received) >= HEADER_SIZE and len(self._received) >= size
+
+    def _send(self, content: bytes) -> None:
+        try:
+            self._end.sendall(content)
+        except (BrokenPipeError, ConnectionResetError):
+            raise ShimGone("the shim has ended") from None
+
+    def _receive(self) -> bytes:
+        try:
+            return self._end.recv(_READ_SIZE)
+        except ConnectionResetError:
+            return b""
+
+    def line(self) -> bytes | None:
+        """The next line without its newline, or None at the end. Raises TimeoutError."""
+        while b"\n" not in self._received:
+            piece = self._receive()
+            if not piece:
+                return None
+            self._received += piece
+        line, _, rest = self._received.partition(b"\n")
+        self._received = rest
+        return bytes(line)
+
+    def answer(self) -> "dict[str, Any]":
+        """The answer to the request. Raises ShimGone, TimeoutError, or what the shim refused it with."""
+        line = self.line()
+        if line is None:
+            raise ShimGone("the shim ended before it answered")
+        answer: dict[str, Any] = quickjson.loads(line)
+        if not answer.get("ok"):
+            raise refusal(answer)
+        return answer
+
+    def frame(self) -> "tuple[int, bytes] | None":
+        """The next frame (stream, payload), or None at the end. Raises TimeoutError."""
+        while not self.pending:
+            piece = self._receive()
+            if not piece:
+                return None
+            self._received += piece
+        size = int.from_bytes(self._received[4:8], "big")
+        stream = self._received[0]
+        payload = bytes(self._received[HEADER_SIZE : HEADER_SIZE + size])
+        del self._received[: HEADER_SIZE + size]
+        return stream, payload
+
+    def write_input(self, content: bytes) -> None:
+        """Send *content* to the process' stdin. Raises ShimGone."""
+        for at in range(0, len(content), _FRAME_PIECE):
+            self._send(frame(STDIN, content[at : at + _FRAME_PIECE]))
+
+    def end_input(self) -> None:
+        """Close the process' stdin."""
+        self._send(frame(STDIN, b""))
+
+    def control(self, **order: int) -> None:
+        """`signal=N`, or `rows=N, columns=N`."""
+        self._send(frame(CONTROL, quickjson.dumps(order).encode()))
+
+
+def call(run_directory: str, op: str, timeout_s: float | None = None, **request: "Any") -> "dict[str, Any]":
+    """One request and its answer. Raises ShimGone, TimeoutError, or what the shim refused it with."""
+    with Conversation(run_directory, op, timeout_s, **request) as conversation:
+        return conversation.answer()
+
+
+def refusal(answer: "dict[str, Any]") -> Error:
+    """The error that a shim's refusal is."""
+    kind, message = str(answer.get("kind")), str(answer.get("message"))
+    if "step" in answer:
+        return RuntimeFailure.from_json(answer)
+    if kind == "not_found":
+        return NotFound(message)
+    return Conflict(message)

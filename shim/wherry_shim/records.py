@@ -1,0 +1,66 @@
+"""
+The small files by which a shim tells the world about its container, each replaced whole by rename.
+
+`run/ID/state.json`
+    `status` ("starting", "running", "paused" or "exited"), `shim` and `shim_start` (process and its start time in clock
+    ticks since boot: a number used again is told apart), the same as `pid` and `pid_start` for the container's first
+    process, `started` (nanoseconds since 1970), `ports` (as bound).
+`exit.json`, in `run/ID` and, unless the container is removed at its end, beside its configuration
+    `exit_code`, `signal` (or null), `oom_killed`, `started`, `finished`, `log_lost` (bytes that no disk took).
+"""
+
+import os
+
+from wherry_oci.runtime import quickjson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+STATE = "state.json"
+EXIT = "exit.json"
+SOCKET = "shim.sock"
+
+
+def write(directory: str, name: str, record: "dict[str, Any]") -> None:
+    """Put *record* in the place of *directory*/*name*, on disk before it is seen. Raises OSError."""
+    temporary = f"{directory}/.{name}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, quickjson.dumps(record).encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, f"{directory}/{name}")
+
+
+def read(directory: str, name: str) -> "dict[str, Any] | None":
+    """The record, or None where there is none. Raises OSError for other reasons."""
+    try:
+        fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        parts = []
+        while chunk := os.read(fd, 1 << 16):
+            parts.append(chunk)
+    finally:
+        os.close(fd)
+    record: dict[str, Any] = quickjson.loads(b"".join(parts))
+    return record
+
+
+def start_time(pid: int) -> int | None:
+    """When process *pid* began, in clock ticks since boot (proc_pid_stat(5), field 22); None when there is none."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        text = os.read(fd, 4096)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
+    fields = text[text.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])

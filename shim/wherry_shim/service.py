@@ -1,0 +1,195 @@
+"""What a shim answers to its clients: one method for each operation of the protocol (connection.py)."""
+
+import os
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, socket
+
+from wherry_oci.runtime import quickjson
+from wherry_oci.runtime.failure import RuntimeFailure
+from wherry_shim import records
+from wherry_shim.connection import CONTROL, STDIN, VERSION, Connection
+from wherry_shim.loop import READABLE, Loop
+from wherry_shim.streams import Streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from wherry_shim.supervisor import Supervisor
+
+_BACKLOG = 128
+_FLUSH_S = 10.0
+
+
+def input_frames(
+    streams: Streams, connection: Connection, kill: "Callable[[int], None]"
+) -> "Callable[[int, bytes], None]":
+    """What to do with a client's frames: stdin's go into *streams*, control's change the window's size or *kill*."""
+
+    def on_frame(stream: int, payload: bytes) -> None:
+        if stream == STDIN:
+            streams.write_input(payload)
+            if streams.input_is_full:
+                connection.hold(True)
+                streams.on_input_room.append(lambda: connection.hold(False))
+        elif stream == CONTROL:
+            _control(quickjson.loads(payload), streams, kill)
+
+    return on_frame
+
+
+def _control(order: "dict[str, Any]", streams: Streams, kill: "Callable[[int], None]") -> None:
+    if "signal" in order:
+        kill(int(order["signal"]))
+    if "rows" in order:
+        streams.resize(int(order["rows"]), int(order["columns"]))
+
+
+class Service:
+    """The socket, and the clients that are there."""
+
+    def __init__(self, loop: Loop, run_directory: str, supervisor: "Supervisor") -> None:
+        self._loop, self._supervisor = loop, supervisor
+        self._followers: list[Connection] = []
+        self._attached: list[Connection] = []
+        self._waiters: list[Connection] = []
+        self._clients: set[Connection] = set()
+        self._operations: dict[str, Callable[[Connection, dict[str, Any]], None]] = {
+            "ping": self._ping,
+            "wait": self._wait,
+            "kill": self._kill,
+            "follow": self._follow,
+            "attach": self._attach,
+            "exec": self._exec,
+            "resize": self._resize,
+            "pause": self._pause,
+            "unpause": self._unpause,
+        }
+        self._listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
+        self._listen(run_directory)
+        loop.watch(self._listener.fileno(), READABLE, self._on_connect)
+
+    def _listen(self, run_directory: str) -> None:
+        """Bound through a descriptor of the directory: a socket's path is limited to 107 bytes, a root's is not."""
+        directory = os.open(run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                os.unlink(records.SOCKET, dir_fd=directory)
+            except FileNotFoundError:
+                pass
+            self._listener.bind(f"/proc/self/fd/{directory}/{records.SOCKET}")  # umask 077: mode 0700
+            self._listener.listen(_BACKLOG)
+        finally:
+            os.close(directory)
+
+    def _on_connect(self, events: int) -> None:
+        try:
+            fd, _ = self._listener._accept()  # type: ignore[attr-defined] # what socket.accept itself calls
+        except OSError:  # it went away, or descriptors ran out: the next round tells
+            return
+        connection = Connection(self._loop, socket(fileno=fd), self._on_request)
+        self._clients.add(connection)
+        connection.on_close.append(lambda: self._clients.discard(connection))
+        if not connection.peer_is_trusted():
+            connection.refuse("permission_denied", "only root and the container's owner may speak to its shim")
+
+    def _on_request(self, connection: Connection, request: "dict[str, Any]") -> None:
+        operation = self._operations.get(str(request.get("op")))
+        if operation is None:
+            connection.refuse("unsupported", f"this shim (version {VERSION}) knows no operation {request.get('op')!r}")
+            return
+        try:
+            operation(connection, request)
+        except RuntimeFailure as failure:
+            connection.refuse(**failure.to_json())  # type: ignore[arg-type] # its kind and message are texts
+        except (KeyError, TypeError, ValueError) as error:
+            connection.refuse("invalid", f"request {request.get('op')}: {type(error).__name__} {error}")
+        except OSError as error:
+            connection.refuse("system", f"{request.get('op')}: {(error.strerror or str(error)).lower()}")
+
+    # events of the container
+
+    def on_output(self, stream: int, piece: bytes) -> None:
+        """The container wrote *piece*: followers learn that there is more to read, the attached get it."""
+        for connection in self._followers:
+            if not connection.backlog:
+                connection.send(b"\n")
+        for connection in list(self._attached):
+            connection.send_frame(stream, piece)
+
+    def on_exit(self, record: "dict[str, Any]") -> None:
+        """The container has ended, all its output is written: tell everybody."""
+        payload = quickjson.dumps(record).encode()
+        for connection in list(self._attached):
+            connection.send_frame(CONTROL, payload)
+            connection.finish()
+        for connection in list(self._followers):
+            connection.send(b"end\n")
+            connection.finish()
+        waiters, self._waiters = self._waiters, []
+        for connection in waiters:
+            connection.answer(**record)
+            connection.finish()
+
+    def close(self) -> None:
+        """No new clients."""
+        self._loop.forget(self._listener.fileno())
+        self._listener.close()
+
+    def flush(self) -> None:
+        """Let those who have not taken all yet do so, for a bounded time; for the container's end."""
+        expired = False
+
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+
+        self._loop.after(_FLUSH_S, expire)
+        while not expired and any(client.backlog for client in self._clients):
+            self._loop.step()
+
+    # operations
+
+    def _ping(self, connection: Connection, request: "dict[str, Any]") -> None:
+        connection.answer(version=VERSION, shim=os.getpid())
+        connection.finish()
+
+    def _wait(self, connection: Connection, request: "dict[str, Any]") -> None:
+        self._join(self._waiters, connection)
+
+    def _follow(self, connection: Connection, request: "dict[str, Any]") -> None:
+        """One newline whenever the log has grown since the last one was taken, and `end` when it will not any more."""
+        connection.answer()
+        self._join(self._followers, connection)
+
+    def _join(self, group: "list[Connection]", connection: Connection) -> None:
+        group.append(connection)
+        connection.on_close.append(lambda: group.remove(connection) if connection in group else None)
+
+    def _kill(self, connection: Connection, request: "dict[str, Any]") -> None:
+        self._supervisor.kill(int(request["signal"]))
+        connection.answer()
+        connection.finish()
+
+    def _pause(self, connection: Connection, request: "dict[str, Any]") -> None:
+        self._supervisor.pause(True)
+        connection.answer()
+        connection.finish()
+
+    def _unpause(self, connection: Connection, request: "dict[str, Any]") -> None:
+        self._supervisor.pause(False)
+        connection.answer()
+        connection.finish()
+
+    def _resize(self, connection: Connection, request: "dict[str, Any]") -> None:
+        self._supervisor.streams.resize(int(request["rows"]), int(request["columns"]))
+        connection.answer()
+        connection.finish()
+
+    def _attach(self, connection: Connection, request: "dict[str, Any]") -> None:
+        connection.answer()
+        self._join(self._attached, connection)
+        connection.speak_frames(input_frames(self._supervisor.streams, connection, self._supervisor.kill))
+
+    def _exec(self, connection: Connection, request: "dict[str, Any]") -> None:
+        self._supervisor.execute(request, connection)

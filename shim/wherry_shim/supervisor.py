@@ -1,0 +1,373 @@
+"""
+The life of one container, from its network to its exit record.
+
+Each step is recorded before the next one depends on it, and undone when a later one fails. What the shim holds only as
+open descriptors (the network namespace, reserved ports, the lock) the kernel takes back by itself should it be killed.
+"""
+
+import os
+from _signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, set_wakeup_fd, signal  # type: ignore[import-not-found] # no enum
+from time import time_ns
+
+from wherry_oci.runtime import container, quickjson
+from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
+from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
+from wherry_oci.runtime.init import Entry
+from wherry_shim import records
+from wherry_shim.connection import Connection
+from wherry_shim.execution import Execution
+from wherry_shim.logs import LogWriter, NoLog
+from wherry_shim.loop import READABLE, Loop
+from wherry_shim.service import Service, input_frames
+from wherry_shim.streams import Streams
+from wherry_shim.tree import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from wherry_shim.network import Attachment
+
+_SHIMS_GROUP = "/wherry/shims"
+_SIGKILL = 9
+_REMOVE_TRIES = 100
+_REMOVE_PAUSE_S = 0.02
+
+
+class Supervisor:
+    """
+    *order* is `shim.json`: `id`, `directory` and `run` (the container's, on disk and live), `rootfs` (mounts), `user`,
+    `groups`, `terminal`, `stdin`, `init`, `network` (a plan) or null, `cgroup`, `seccomp` (a file with the filter) or
+    null, `log` ("local" or "none"), `remove` (at the end).
+    """
+
+    def __init__(self, order: "dict[str, Any]") -> None:
+        self._order = order
+        self._id: str = order["id"]
+        self._directory: str = order["directory"]
+        self._run: str = order["run"]
+        self._loop = Loop()
+        self._service: Service | None = None
+        self._attachment: Attachment | None = None
+        self._log: LogWriter | NoLog = NoLog()
+        self._executions: dict[int, Execution] = {}
+        self._early_exits: dict[int, int] = {}
+        self._paused = False
+        self._pid = 0
+        self._started = 0
+        self._state: dict[str, Any] = {}
+        self.cgroup = Cgroup(order["cgroup"], Hierarchies.find())
+        self.streams: Streams
+        self._config = _read_json(f"{self._directory}/config.json")
+        self._seccomp = _read_bytes(order["seccomp"]) if order.get("seccomp") else None
+
+    # begin
+
+    def start(self) -> "dict[str, Any]":
+        """
+        Bring the container to life. Returns its state, which is recorded by then.
+
+        Raises RuntimeFailure, PortInUse or AttachFailed; nothing of it is left then.
+        """
+        try:
+            self._record_state("starting")
+            process = self._create()
+            self._service = Service(self._loop, self._run, self)
+            self._pid = process.pid
+            self._started = time_ns()
+            process.start()
+        except BaseException:
+            self._undo()
+            raise
+        self.streams.started()
+        self._watch_children()
+        self._record_state("running")
+        return self._state
+
+    def _create(self) -> container.Process:
+        self._join_cgroup()
+        self._attach_network()
+        self._log = NoLog() if self._order.get("log") == "none" else LogWriter(f"{self._directory}/log")
+        self.streams = Streams(
+            self._loop,
+            terminal=bool(self._order.get("terminal")),
+            stdin=bool(self._order.get("stdin")),
+            on_output=self._on_output,
+        )
+        entry = Entry(
+            self._config["process"],
+            user=self._order.get("user"),
+            added_groups=self._order.get("groups") or [],
+            seccomp=self._seccomp,
+            seccomp_flags=0,
+            stdio=self.streams.child_ends,
+            reap=bool(self._order.get("init")),
+        )
+        process = container.create(
+            self._config,
+            entry,
+            rootfs_path=f"{self._directory}/rootfs",
+            rootfs_mounts=self._order["rootfs"],
+            cgroup=self.cgroup,
+            born_in_cgroup=True,
+            on_born=self._leave_cgroup,
+        )
+        if process.terminal is not None:
+            self.streams.use_terminal(process.terminal)
+        return process
+
+    def _join_cgroup(self) -> None:
+        """
+        The shim itself enters the container's group, has its child there, and leaves.
+
+        A move of a process waits for an RCU grace period, a birth does not; and whoever started the shim has begun to
+        move it (`launch.prejoin`) while its interpreter was still starting.
+        """
+        try:
+            self.cgroup.create()
+            self.cgroup.add(os.getpid())
+        except OSError as error:
+            raise RuntimeFailure.from_os_error("join cgroup", error) from None
+        self.cgroup.apply((self._config.get("linux") or {}).get("resources") or {})
+
+    def _leave_cgroup(self) -> None:
+        """Out of the container's limits, and out of whatever the starter lived in."""
+        shims = Cgroup(_SHIMS_GROUP, self.cgroup.hierarchies)
+        shims.create()
+        shims.add(os.getpid())
+
+    def _attach_network(self) -> None:
+        plan = self._order.get("network")
+        if plan is None:
+            return
+        from wherry_shim import network
+
+        self._attachment = network.attach(plan)
+        namespace = self._attachment.namespace
+        if namespace is not None:
+            for entry in self._config["linux"]["namespaces"]:
+                if entry["type"] == "network":
+                    entry["path"] = f"/proc/{os.getpid()}/fd/{namespace}"
+
+    def _undo(self) -> None:
+        if hasattr(self, "streams"):
+            self.streams.close()
+        if self._service is not None:
+            self._service.close()
+        self._take_down()
+        self._log.close()
+        self._remove_live_files()
+
+    # live
+
+    def run(self) -> None:
+        """Serve until the container's end, and see to that."""
+        self._loop.run()
+
+    def _watch_children(self) -> None:
+        for number in (SIGHUP, SIGINT, SIGTERM):  # a shim ends with its container, not with a terminal or a session
+            signal(number, lambda *_: None)
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        set_wakeup_fd(writer)
+        signal(SIGCHLD, lambda *_: None)
+        self._loop.watch(reader, READABLE, lambda events: self._on_signal(reader))
+        self._reap()  # who ended before this was set up
+
+    def _on_signal(self, reader: int) -> None:
+        try:
+            os.read(reader, 4096)
+        except BlockingIOError:
+            pass
+        self._reap()
+
+    def _reap(self) -> None:
+        """Every child that has ended: the container's first process, an exec's, or an orphan of theirs."""
+        while self._loop.running:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._pid:
+                self._end(status)
+            elif pid in self._executions:
+                self._executions.pop(pid).exited(_exit_code(status))
+            else:
+                self._early_exits[pid] = status
+
+    def _on_output(self, stream: int, piece: bytes) -> None:
+        self._log.append(stream, piece, time_ns())
+        if self._service is not None:
+            self._service.on_output(stream, piece)
+
+    def kill(self, number: int) -> None:
+        """Send signal *number* to the container's first process. Raises RuntimeFailure when it has ended."""
+        try:
+            os.kill(self._pid, number)
+        except ProcessLookupError:
+            raise RuntimeFailure("not_found", f"send signal {number}", "the container has ended") from None
+        except OSError as error:
+            raise RuntimeFailure.from_os_error(f"send signal {number}", error) from None
+
+    def pause(self, paused: bool) -> None:
+        """Stop every process, or let them go on. Raises RuntimeFailure when that is so already."""
+        if paused == self._paused:
+            raise RuntimeFailure(
+                "invalid", "pause", "the container is paused" if paused else "the container is not paused"
+            )
+        self.cgroup.freeze(paused)
+        self._paused = paused
+        self._record_state("paused" if paused else "running")
+
+    def execute(self, request: "dict[str, Any]", connection: Connection) -> None:
+        """Run a further process for *connection*. Raises RuntimeFailure."""
+        if self._paused:
+            raise RuntimeFailure("invalid", "exec", "the container is paused: unpause it first")
+        execution = Execution(
+            self._loop,
+            request,
+            connection,
+            init_pid=self._pid,
+            config=self._config,
+            cgroup=self.cgroup,
+            seccomp=self._seccomp,
+        )
+        self._executions[execution.pid] = execution
+        connection.speak_frames(input_frames(execution.streams, connection, execution.kill))
+        ended = self._early_exits.pop(execution.pid, None)
+        if ended is not None:
+            self._executions.pop(execution.pid).exited(_exit_code(ended))
+        self._early_exits.clear()
+
+    # end
+
+    def _end(self, status: int) -> None:
+        """The first process has ended, and with its pid namespace all others."""
+        oom_killed = self.cgroup.oom_kills() > 0
+        self.cgroup.kill(_SIGKILL)  # whoever shares the host's pid namespace is not killed by the kernel
+        self.streams.drain()
+        for execution in list(self._executions.values()):
+            self._finish_execution(execution)
+        self._log.close()
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        record = {
+            "exit_code": _exit_code(status),
+            "signal": number,
+            "oom_killed": oom_killed and number == _SIGKILL,
+            "started": self._started,
+            "finished": time_ns(),
+            "log_lost": self._log.lost,
+        }
+        records.write(self._run, records.EXIT, record)
+        assert self._service is not None
+        self._service.close()
+        self._service.on_exit(record)
+        self._take_down()
+        self._keep_or_remove(record)
+        self._flush_clients()
+        self._loop.running = False
+
+    def _finish_execution(self, execution: Execution) -> None:
+        self._executions.pop(execution.pid, None)
+        try:
+            _, status = os.waitpid(execution.pid, 0)
+        except ChildProcessError:
+            status = _SIGKILL
+        execution.exited(_exit_code(status))
+
+    def _keep_or_remove(self, record: "dict[str, Any]") -> None:
+        try:
+            if self._order.get("remove"):
+                self._remove_directory()
+            else:
+                records.write(self._directory, records.EXIT, record)
+        finally:
+            self._remove_live_files()
+
+    def _remove_directory(self) -> None:
+        """Out of sight in one step; what a kill leaves of the rest the next client collects."""
+        parent, _, name = self._directory.rpartition("/")
+        doomed = f"{parent}/.removed-{name}"
+        os.rename(self._directory, doomed)
+        remove_tree(doomed)
+
+    def _remove_live_files(self) -> None:
+        for name in (records.SOCKET, records.STATE):
+            try:
+                os.unlink(f"{self._run}/{name}")
+            except FileNotFoundError:
+                continue
+
+    def _flush_clients(self) -> None:
+        """Give those who wait for the end a moment to take it."""
+        if self._service is not None:
+            self._service.flush()
+
+    def _take_down(self) -> None:
+        """Network and cgroup. What cannot be removed now, the next client collects."""
+        if self._attachment is not None:
+            from wherry_shim import network
+
+            try:
+                network.detach(self._attachment)
+            except network.AttachFailed:
+                pass
+            self._attachment = None
+        self._leave_and_remove_cgroup()
+
+    def _leave_and_remove_cgroup(self) -> None:
+        from time import sleep
+
+        try:
+            if os.getpid() in self.cgroup.pids():
+                self._leave_cgroup()
+            for _ in range(_REMOVE_TRIES):
+                try:
+                    self.cgroup.remove()
+                    return
+                except OSError:  # EBUSY: the kernel has not let go of the last process yet
+                    sleep(_REMOVE_PAUSE_S)
+        except OSError:
+            return
+
+    def _record_state(self, status: str) -> None:
+        self._state = {
+            "version": 1,
+            "status": status,
+            "shim": os.getpid(),
+            "shim_start": records.start_time(os.getpid()),
+            "pid": self._pid,
+            "pid_start": records.start_time(self._pid) if self._pid else None,
+            "started": self._started,
+            "ports": self._attachment.ports if self._attachment is not None else [],
+        }
+        records.write(self._run, records.STATE, self._state)
+
+
+def _exit_code(status: int) -> int:
+    """As shells and Docker count: 128 and the signal's number for a process that a signal ended."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _read_bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _read_json(path: str) -> "dict[str, Any]":
+    document: dict[str, Any] = quickjson.loads(_read_bytes(path))
+    return document
+
+
+def report_of(error: BaseException) -> "dict[str, Any]":
+    """*error* as the starter gets it: `kind`, `message`, and the facts of its class."""
+    if isinstance(error, RuntimeFailure):
+        return {**error.to_json(), "text": str(error)}
+    if hasattr(error, "facts"):
+        return {"kind": error.kind, "message": str(error), "text": str(error), **error.facts()}  # type: ignore[attr-defined]
+    if isinstance(error, OSError):
+        return {"kind": "system", "message": os_error_text(error), "text": os_error_text(error), "errno": error.errno}
+    text = f"{type(error).__name__}: {error}"
+    return {"kind": "system", "message": text, "text": text}
