@@ -237,7 +237,7 @@ def remove_entries(netfilter: nftables.NftSocket, table: str, entries: "dict[str
             generation = netfilter.generation()
             change = nftables.Transaction(table)
             for name, elements in entries.items():
-                there = netfilter.elements(table, name)
+                there = netfilter.find(table, name, elements)
                 change.delete_elements(name, [key for key, data in elements.items() if there.get(key) == data])
             netfilter.commit(change, generation)
             return
@@ -389,8 +389,7 @@ def _replace_entries(netfilter: nftables.NftSocket, table: str, entries: "dict[s
     generation = netfilter.generation()
     change = nftables.Transaction(table)
     for name, elements in entries.items():
-        there = netfilter.elements(table, name)
-        change.delete_elements(name, [key for key in elements if key in there])
+        change.delete_elements(name, list(netfilter.find(table, name, elements)))
         change.add_elements(name, elements)
     netfilter.commit(change, generation)
 

@@ -31,6 +31,7 @@ _ACK_MESSAGE = 1  # linux/netlink.h: NLMSGERR_ATTR_MSG
 _HEADER = Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = Struct("=HH")  # length with this header, type
 _RECEIVE = 1 << 16  # the kernel fills at most 32 KiB of a dump at once
+_AT_ONCE = 100  # requests whose answers the receive buffer surely holds
 _SEND = 1 << 17  # below the default send buffer (212,992 bytes, overhead included)
 
 
@@ -147,22 +148,33 @@ class Netlink:
         The kernel carries out every message, those after one that fails too. Raises NetlinkError for the first that
         was refused, when all are done.
         """
-        waiting: dict[int, str] = {}
-        packet = []
-        for message in messages:
-            packet.append(self._numbered(message, REQUEST | ACK))
-            waiting[self._sequence] = message.what
-        self._send(b"".join(packet))
-        return self._gather(waiting)
+        answers: list[tuple[int, bytes]] = []
+        failure: NetlinkError | None = None
+        for start in range(0, len(messages), _AT_ONCE):
+            waiting: dict[int, str] = {}
+            packet = []
+            for message in messages[start : start + _AT_ONCE]:
+                packet.append(self._numbered(message, REQUEST | ACK))
+                waiting[self._sequence] = message.what
+            self._send(b"".join(packet))
+            refused = self._gather(waiting, answers)
+            failure = failure or refused
+        if failure is not None:
+            raise failure
+        return answers
 
     def dump(self, message: Message) -> list[tuple[int, bytes]]:
         """All objects that *message* asks for. Raises NetlinkError. A list that changed meanwhile is read again."""
         while True:
             self._send(self._numbered(message, REQUEST | ROOT_AND_MATCH))
+            answers: list[tuple[int, bytes]] = []
             try:
-                return self._gather({self._sequence: message.what})
+                failure = self._gather({self._sequence: message.what}, answers)
             except _Interrupted:
                 continue
+            if failure is not None:
+                raise failure
+            return answers
 
     def transact(self, begin: Message, messages: list[Message], end: Message) -> None:
         """
@@ -195,8 +207,8 @@ class Netlink:
     def _send(self, data: bytes) -> None:
         self._socket.sendto(data, (0, 0))
 
-    def _gather(self, waiting: dict[int, str]) -> list[tuple[int, bytes]]:
-        answers: list[tuple[int, bytes]] = []
+    def _gather(self, waiting: dict[int, str], answers: list[tuple[int, bytes]]) -> NetlinkError | None:
+        """Read until all of *waiting* are acknowledged; the first failure, if any."""
         failure: NetlinkError | None = None
         interrupted = False
         while waiting:
@@ -209,11 +221,9 @@ class Netlink:
                     failure = failure or _refusal(kind, flags, body, what)
                 elif kind > _OVERRUN:
                     answers.append((kind, body))
-        if failure is not None:
-            raise failure
         if interrupted:
             raise _Interrupted
-        return answers
+        return failure
 
     def _gather_transaction(self, what: dict[int, str], first: int, last: int) -> None:
         failures: dict[int, NetlinkError] = {}

@@ -67,6 +67,7 @@ _DROP, _ACCEPT = 0, 1
 _NFGENMSG = Struct(">BBH")  # family, version, resource
 _ELEMENTS_AT_ONCE = 400  # in one message: their list is one attribute, of at most 64 KiB
 
+Keys = list[bytes] | dict[bytes, bytes]
 Elements = dict[bytes, bytes]  # key: data, both as their registers look
 
 
@@ -221,7 +222,7 @@ class Transaction:
         """Make a map from *key* to *data*, both of fields of TYPES, unless it is there."""
         self._make_set(name, key, data, _SET_MAP)
 
-    def add_elements(self, name: str, elements: Elements | list[bytes], *, exclusive: bool = False) -> None:
+    def add_elements(self, name: str, elements: Keys, *, exclusive: bool = False) -> None:
         """
         Add to a set or map. What is there with the same data is left alone, unless *exclusive*: EEXIST then;
         what is there with other data: EEXIST (EBUSY before Linux 5.7).
@@ -306,15 +307,25 @@ class NftSocket(Netlink):
 
     def has_element(self, table: str, name: str, key: bytes, family: int = IPV4) -> bool:
         """Whether the table and its set or map are there, with this key in it."""
-        body = _NFGENMSG.pack(family, 0, 0) + text(_NAME, table) + text(_LIST_SET, name)
-        body += nested(_LIST_ELEMENTS, _element(key))
-        try:
-            self.execute([Message(_GETSETELEM, 0, body, f"could not look into set {table} {name}")])
-        except NetlinkError as error:
-            if error.errno == errno.ENOENT:
-                return False
-            raise
-        return True
+        return bool(self.find(table, name, [key], family))
+
+    def find(self, table: str, name: str, keys: Keys, family: int = IPV4) -> Elements:
+        """Those of *keys* that the set or map has, with their data; none if there is no such table or set."""
+        head = _NFGENMSG.pack(family, 0, 0) + text(_NAME, table) + text(_LIST_SET, name)
+        found: Elements = {}
+        for key in keys:
+            question = Message(
+                _GETSETELEM, 0, head + nested(_LIST_ELEMENTS, _element(key)), f"could not look into set {table} {name}"
+            )
+            try:
+                answers = self.execute([question])
+            except NetlinkError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+            else:
+                for _kind, answer in answers:
+                    found.update(_elements(answer))
+        return found
 
     def tables(self, family: int = IPV4) -> list[str]:
         """The names of all tables of that family."""
@@ -325,18 +336,27 @@ class NftSocket(Netlink):
         """
         What a set or map holds; a set's data is b"". Of an interval set the first keys alone.
 
-        Raises NetlinkError ENOENT if there is no such set.
+        Right after thousands were added some may be missing: the kernel lists its hash table in pieces, and does not
+        say when it has moved things between them. `find` misses none. Raises NetlinkError ENOENT if there is no such
+        set.
         """
         body = _NFGENMSG.pack(family, 0, 0) + text(_NAME, table) + text(_LIST_SET, name)
         found: Elements = {}
         for _kind, answer in self.dump(Message(_GETSETELEM, 0, body, f"could not list set {table} {name}")):
-            for _, packed in each(attributes(answer, 4).get(_LIST_ELEMENTS, b"")):
-                its = attributes(packed)
-                if int.from_bytes(its.get(_ELEM_FLAGS, b""), "big") & _INTERVAL_END:
-                    continue
-                data = attributes(its.get(_ELEM_DATA, b"")).get(_DATA_VALUE, b"")
-                found[attributes(its[_ELEM_KEY])[_DATA_VALUE]] = data
+            found.update(_elements(answer))
         return found
+
+
+def _elements(answer: bytes) -> Elements:
+    """The elements in one answer, without the ends of intervals."""
+    found: Elements = {}
+    for _, packed in each(attributes(answer, 4).get(_LIST_ELEMENTS, b"")):
+        its = attributes(packed)
+        if int.from_bytes(its.get(_ELEM_FLAGS, b""), "big") & _INTERVAL_END:
+            continue
+        data = attributes(its.get(_ELEM_DATA, b"")).get(_DATA_VALUE, b"")
+        found[attributes(its[_ELEM_KEY])[_DATA_VALUE]] = data
+    return found
 
 
 def _expression(name: str, *data: bytes) -> bytes:
@@ -358,7 +378,7 @@ def _size(fields: tuple[str, ...]) -> int:
     return sum(TYPES[field][1] for field in fields)
 
 
-def _set_elements(elements: Elements | list[bytes]) -> list[bytes]:
+def _set_elements(elements: Keys) -> list[bytes]:
     if isinstance(elements, dict):
         return [_element(key, nested(_ELEM_DATA, attribute(_DATA_VALUE, data))) for key, data in elements.items()]
     return [_element(key) for key in elements]
