@@ -1,0 +1,476 @@
+"""
+Pulling an image: each layer is fetched, checked, kept and unpacked in one stream, several layers at a time.
+
+Nothing is visible before both of a layer's digests match and its files are on the disk; the image itself becomes
+visible in one transaction at the end. What was fetched of a pull that failed is there for the next one.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from typing import BinaryIO
+
+import attrs
+
+from wherry_images.content import Content
+from wherry_images.database import Database
+from wherry_images.documents import check_image, check_layers, is_attestation, parse_config, parse_manifest
+from wherry_images.download import Download
+from wherry_images.errors import (
+    DigestMismatch,
+    InvalidImage,
+    InvalidLayer,
+    LimitExceeded,
+    NoSpace,
+    PlatformNotFound,
+)
+from wherry_images.hosts import RegistryConfig
+from wherry_images.layer import Applied, Limits, NeedsLower
+from wherry_images.layout import Layout
+from wherry_images.lower import Lower
+from wherry_images.platform import best, rank
+from wherry_images.progress import PullEvent
+from wherry_images.records import Lease, Snapshot, add_blobs, find_snapshot, lower_layers
+from wherry_images.reference import Reference
+from wherry_images.registry import Cancelled, Fetched, Registry
+from wherry_images.unpack import discard, stage_directory, unpack
+from wherry_oci.spec.digest import ChainID, DiffID, Digest, chain_ids
+from wherry_oci.spec.image import Platform
+from wherry_oci.spec.manifest import MAX_DOCUMENT, Descriptor, ImageDocument, Index, Manifest
+
+_EVENT_INTERVAL_S = 0.1  # between two of one layer and phase
+_MAX_NESTED = 4  # indexes in indexes
+
+
+@attrs.frozen(kw_only=True)
+class Found:
+    """An image that a registry or an archive has, with the documents that lead to it."""
+
+    manifest: Manifest
+    document: ImageDocument
+    config: bytes
+    top: Digest  # what the name stands for: an index or the manifest itself
+    digest: Digest  # the manifest's
+    media_type: str
+    documents: dict[Digest, bytes]  # indexes and the manifest
+
+
+@attrs.frozen(kw_only=True)
+class Stores:
+    """What an operation works on."""
+
+    layout: Layout
+    database: Database
+    content: Content
+    limits: Limits
+
+
+def resolve(registry: Registry, reference: Reference, wanted: Platform, *, explicit: bool) -> Found:
+    """
+    Ask what *reference* stands for and choose the manifest for *wanted*.
+
+    Raises what Registry.manifest raises, PlatformNotFound, InvalidImage and UnsupportedImage.
+    """
+    what = str(reference)
+    fetched = registry.manifest(reference.repository, reference.target)
+    top, documents = fetched.digest, {fetched.digest: fetched.content}
+    parsed = fetched.parse(what)
+    for _ in range(_MAX_NESTED):
+        if isinstance(parsed, Manifest):
+            return _with_config(registry, reference, wanted, explicit, fetched, parsed, top, documents)
+        chosen = choose(parsed, wanted, what)
+        fetched = registry.manifest(reference.repository, chosen.digest)
+        if len(fetched.content) != chosen.size:
+            raise InvalidImage(f"{what}: manifest {chosen.digest} has {len(fetched.content)} bytes, not {chosen.size}")
+        documents[fetched.digest] = fetched.content
+        parsed = parse_manifest(fetched.content, fetched.media_type or chosen.media_type, what)
+    raise InvalidImage(f"{what} is an index in an index in an index")
+
+
+def choose(index: Index, wanted: Platform, what: str) -> Descriptor:
+    """The entry of *index* for *wanted*. Raises PlatformNotFound."""
+    offers = [entry for entry in index.manifests if not is_attestation(entry)]
+    position = best([entry.platform for entry in offers], wanted)
+    if position is None and len(offers) == 1 and offers[0].platform is None:
+        position = 0  # its configuration will tell
+    if position is None:
+        raise PlatformNotFound(what, str(wanted), tuple(str(entry.platform) for entry in offers if entry.platform))
+    return offers[position]
+
+
+def _with_config(
+    registry: Registry,
+    reference: Reference,
+    wanted: Platform,
+    explicit: bool,
+    fetched: Fetched,
+    manifest: Manifest,
+    top: Digest,
+    documents: dict[Digest, bytes],
+) -> Found:
+    what = str(reference)
+    check_image(manifest, what)
+    if manifest.config.size > MAX_DOCUMENT:
+        raise InvalidImage(f"{what} has a configuration of {manifest.config.size} bytes")
+    config = _small_blob(registry, reference.repository, manifest.config)
+    document = parse_config(config, f"the configuration of {what}")
+    check_layers(manifest, document, what)
+    if (explicit or document.os not in ("", "linux")) and rank(document.platform, wanted) is None:
+        raise PlatformNotFound(what, str(wanted), (str(document.platform),))
+    return Found(
+        manifest=manifest,
+        document=document,
+        config=config,
+        top=top,
+        digest=fetched.digest,
+        media_type=manifest.media_type or fetched.media_type.partition(";")[0].strip(),
+        documents=documents,
+    )
+
+
+def _small_blob(registry: Registry, repository: str, descriptor: Descriptor) -> bytes:
+    from wherry_images.content import check_digest
+
+    with registry.blob(repository, descriptor.digest, 0) as (response, _):
+        content = response.read(descriptor.size + 1, decode_content=False)
+    if len(content) < descriptor.size:  # cut: once more, whole
+        with registry.blob(repository, descriptor.digest, 0) as (response, _):
+            content = response.read(descriptor.size + 1, decode_content=False)
+    check_digest(content, descriptor.digest)
+    return content
+
+
+class Pull:
+    """One pull under way: `run` is its life, in the caller's thread; the layers have threads that end with it."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        registry: Registry,
+        config: RegistryConfig,
+        reference: Reference,
+        found: Found,
+        lease: Lease,
+    ) -> None:
+        self._stores, self._registry, self._config = stores, registry, config
+        self._reference, self._found, self._lease = reference, found, lease
+        self._diff_ids = found.document.rootfs.diff_ids
+        self._chain_ids = chain_ids(self._diff_ids)
+        self._events: queue.SimpleQueue[PullEvent | BaseException | None] = queue.SimpleQueue()
+        self._next = iter(range(len(self._diff_ids)))
+        self._lock = threading.Lock()  # guards _next
+        self._ready: list[Snapshot | None] = [None] * len(self._diff_ids)
+        self._is_ready = [threading.Event() for _ in self._diff_ids]
+
+    def run(self) -> Generator[PullEvent, None, list[Snapshot]]:
+        """Fetch and unpack all layers; yields what happens and returns their snapshots, base first."""
+        threads = [
+            threading.Thread(target=self._work, name=f"wherry-pull-{number}", daemon=True)
+            for number in range(min(self._config.parallel, len(self._diff_ids)))
+        ]
+        running = len(threads)
+        failure: BaseException | None = None
+        try:
+            for thread in threads:
+                thread.start()
+            while running:
+                event = self._events.get()
+                if event is None:
+                    running -= 1
+                elif isinstance(event, BaseException):
+                    # what the others say after the first failure is its consequence
+                    failure = failure or event
+                    self._registry.cancel()
+                elif failure is None:
+                    yield event
+        finally:
+            self._registry.cancelled.set()
+            if running:
+                self._registry.cancel()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+        if failure is not None:
+            raise failure
+        return [snapshot for snapshot in self._ready if snapshot is not None]
+
+    # -- in the threads ------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while not self._registry.cancelled.is_set():
+                with self._lock:
+                    position = next(self._next, None)
+                if position is None:
+                    return
+                self._ready[position] = self._layer(position)
+                self._is_ready[position].set()
+        except BaseException as error:
+            self._events.put(error)
+        finally:
+            self._events.put(None)
+
+    def _layer(self, position: int) -> Snapshot:
+        descriptor = self._found.manifest.layers[position]
+        try:
+            snapshot = self._fetch_and_unpack(position, descriptor)
+            if snapshot is None:
+                snapshot = self._unpack_over(position, descriptor, self._lower(position))
+        except InvalidLayer as error:
+            error.place(layer=descriptor.digest)
+            raise
+        self._events.put(PullEvent(descriptor.digest, "done", descriptor.size, descriptor.size))
+        return snapshot
+
+    def _fetch_and_unpack(self, position: int, descriptor: Descriptor) -> Snapshot | None:
+        """Get the blob and, unless the layer needs the ones below, its snapshot."""
+        stores, digest = self._stores, descriptor.digest
+        diff_id, chain_id = self._diff_ids[position], self._chain_ids[position]
+        self._lease.add(digest, diff_id, chain_id)
+        with stores.content.lock(digest).held(lambda: self._waiting(descriptor)):
+            snapshot = self._known(diff_id, chain_id)
+            present = stores.content.size(digest) == descriptor.size
+            if snapshot is not None and present:
+                self._record_blob(descriptor)
+                self._events.put(PullEvent(digest, "exists", descriptor.size, descriptor.size))
+                return snapshot
+            lower = Lower() if position == 0 else None
+            if present:
+                return self._unpack_kept(position, descriptor, lower)
+            download = self._download(descriptor)
+            try:
+                if snapshot is not None:
+                    download.drain()
+                    stores.content.commit(digest)
+                    self._record_blob(descriptor)
+                    return snapshot
+                return self._unpack_download(position, descriptor, download, lower)
+            except NoSpace:
+                stores.content.remove_partial(digest)
+                raise
+            finally:
+                download.close()
+
+    def _unpack_download(
+        self, position: int, descriptor: Descriptor, download: Download, lower: Lower | None
+    ) -> Snapshot | None:
+        staged = self._stage()
+        committed = False
+        try:
+            applied: Applied | None = None
+            try:
+                applied = self._unpack(download, staged, position, descriptor, lower)
+            except NeedsLower:
+                download.drain()
+            except (InvalidLayer, DigestMismatch) as error:
+                if not isinstance(error, LimitExceeded):
+                    download.drain()  # if the blob is not what it should be, that is what is wrong
+                raise
+            self._stores.content.commit(descriptor.digest)
+            if applied is None:
+                self._record_blob(descriptor)
+                return None
+            snapshot = self._record(position, descriptor, staged, applied)
+            committed = snapshot.directory == staged
+            return snapshot
+        finally:
+            if not committed:
+                discard(self._stores.layout, staged)
+
+    def _unpack_kept(self, position: int, descriptor: Descriptor, lower: Lower | None) -> Snapshot | None:
+        """Unpack a blob that the store has."""
+        staged = self._stage()
+        committed = False
+        try:
+            with self._stores.content.open(descriptor.digest) as file:
+                applied = self._unpack(_Checked(file, descriptor), staged, position, descriptor, lower)
+            snapshot = self._record(position, descriptor, staged, applied)
+            committed = snapshot.directory == staged
+            return snapshot
+        except NeedsLower:
+            self._record_blob(descriptor)
+            return None
+        finally:
+            if not committed:
+                discard(self._stores.layout, staged)
+
+    def _unpack_over(self, position: int, descriptor: Descriptor, lower: Lower) -> Snapshot:
+        snapshot = self._unpack_kept(position, descriptor, lower)
+        assert snapshot is not None, "with its lower layers at hand a layer needs nothing more"
+        return snapshot
+
+    def _unpack(
+        self,
+        source: "Download | _Checked",
+        staged: str,
+        position: int,
+        descriptor: Descriptor,
+        lower: Lower | None,
+    ) -> Applied:
+        return unpack(
+            source,
+            f"{self._stores.layout.snapshots}/{staged}",
+            self._diff_ids[position],
+            lower=lower,
+            limits=self._stores.limits,
+            compressed_size=descriptor.size,
+            progress=self._progress(descriptor, "unpacking", None),
+        )
+
+    def _lower(self, position: int) -> Lower:
+        """The layers below *position*, once they are all unpacked."""
+        for below in range(position):
+            while not self._is_ready[below].wait(0.1):
+                if self._registry.cancelled.is_set():
+                    raise Cancelled("given up")
+        known = [snapshot for snapshot in self._ready[:position] if snapshot is not None]
+        return Lower(tuple(lower_layers(self._stores.layout, known)))
+
+    # -- records -------------------------------------------------------------------------------------------------------
+
+    def _stage(self) -> str:
+        return stage_directory(self._stores.layout, self._lease.add)
+
+    def _known(self, diff_id: DiffID, chain_id: ChainID) -> Snapshot | None:
+        with self._stores.database.read() as connection:
+            return find_snapshot(connection, diff_id, chain_id)
+
+    def _record_blob(self, descriptor: Descriptor) -> None:
+        with self._stores.database.read() as connection:
+            if connection.execute("SELECT 1 FROM blob WHERE digest = ?", (descriptor.digest,)).fetchone():
+                return
+        self._stores.layout.sync()
+        with self._stores.database.transaction(durable=False) as connection:
+            add_blobs(connection, [(descriptor.digest, descriptor.size)])
+
+    def _record(self, position: int, descriptor: Descriptor, staged: str, applied: Applied) -> Snapshot:
+        """
+        Make *staged* a snapshot, once it is on the disk, together with the blob that it came from.
+
+        If another process was faster, it is that one's snapshot that comes back.
+        """
+        self._stores.layout.sync()
+        diff_id, chain_id = self._diff_ids[position], self._chain_ids[position]
+        kind, key = ("diff", str(diff_id)) if applied.self_contained else ("chain", str(chain_id))
+        with self._stores.database.transaction() as connection:
+            add_blobs(connection, [(descriptor.digest, descriptor.size)])
+            connection.execute(
+                "INSERT OR IGNORE INTO snapshot(kind, key, directory, size, opaque, has_root)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (kind, key, staged, applied.size, applied.opaque, applied.has_root),
+            )
+            snapshot = find_snapshot(connection, diff_id, chain_id)
+        assert snapshot is not None
+        return snapshot
+
+    # -- progress ------------------------------------------------------------------------------------------------------
+
+    def _download(self, descriptor: Descriptor) -> Download:
+        return Download(
+            self._registry,
+            self._reference.repository,
+            descriptor,
+            self._stores.content,
+            retries=self._config.retries,
+            retry_wait=self._config.retry_wait,
+            foreign=self._config.foreign,
+            progress=self._progress(descriptor, "downloading", descriptor.size),
+        )
+
+    def _progress(self, descriptor: Descriptor, phase: str, total: int | None) -> "_Progress":
+        return _Progress(self._events, descriptor.digest, phase, total)
+
+    def _waiting(self, descriptor: Descriptor) -> None:
+        if self._registry.cancelled.is_set():
+            raise Cancelled("given up")
+        current = 0
+        with suppress(FileNotFoundError):
+            import os
+
+            current = os.stat(self._stores.content.partial_path(descriptor.digest)).st_size
+        self._events.put(PullEvent(descriptor.digest, "waiting", current, descriptor.size))
+
+
+class _Progress:
+    """Turns a count of bytes into events that are not too many."""
+
+    def __init__(
+        self, events: "queue.SimpleQueue[PullEvent | BaseException | None]", layer: str, phase: str, total: int | None
+    ) -> None:
+        self._events, self._layer, self._phase, self._total = events, layer, phase, total
+        self._last = 0.0
+
+    def __call__(self, current: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _EVENT_INTERVAL_S or current == self._total:
+            self._last = now
+            self._events.put(PullEvent(self._layer, self._phase, current, self._total))  # type: ignore[arg-type] # one of Phase
+
+
+class _Checked:
+    """A kept blob as a source: it is hashed again, since disks forget."""
+
+    def __init__(self, file: BinaryIO, descriptor: Descriptor) -> None:
+        from wherry_oci.spec.digest import hasher
+
+        self._file, self._descriptor = file, descriptor
+        self._hash = hasher(descriptor.digest)
+
+    def read(self, size: int, /) -> bytes:
+        piece = self._file.read(size)
+        self._hash.update(piece)
+        if not piece:
+            actual = f"{self._descriptor.digest.partition(':')[0]}:{self._hash.hexdigest()}"
+            if actual != self._descriptor.digest:
+                raise DigestMismatch(self._descriptor.digest, actual, "a blob in the store")
+        return piece
+
+
+def record_image(
+    stores: Stores, found: Found, snapshots: list[Snapshot], reference: Reference | None, names: tuple[str, ...] = ()
+) -> Digest:
+    """
+    Make an image, with all its layers ready, visible in one transaction; gives its id.
+
+    *reference* is where it came from: it gets that name, or those in *names*, and its digests there.
+    """
+    stores.content.add(found.config, found.manifest.config.digest)
+    for digest, content in found.documents.items():
+        stores.content.add(content, digest)
+    stores.layout.sync()
+    image = found.manifest.config.digest
+    blobs = [(image, len(found.config)), *((digest, len(content)) for digest, content in found.documents.items())]
+    blobs += [(layer.digest, layer.size) for layer in found.manifest.layers]
+    with stores.database.transaction() as connection:
+        add_blobs(connection, blobs)
+        connection.execute(
+            "INSERT INTO image(id, manifest, media_type, document, size) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT(id) DO UPDATE SET manifest = excluded.manifest, media_type = excluded.media_type",
+            (
+                image,
+                found.digest,
+                found.media_type,
+                found.config.decode("utf-8"),
+                sum(snapshot.size for snapshot in snapshots),
+            ),
+        )
+        connection.executemany(
+            "INSERT OR IGNORE INTO image_blob VALUES (?, ?)", [(image, digest) for digest, _ in blobs]
+        )
+        connection.executemany(
+            "INSERT OR REPLACE INTO image_layer VALUES (?, ?, ?, ?)",
+            [
+                (image, position, layer.digest, snapshot.id)
+                for position, (layer, snapshot) in enumerate(zip(found.manifest.layers, snapshots, strict=True))
+            ],
+        )
+        if reference is not None:
+            connection.executemany(
+                "INSERT OR IGNORE INTO image_digest VALUES (?, ?, ?)",
+                [(reference.name, digest, image) for digest in {found.top, found.digest}],
+            )
+        for name in names:
+            connection.execute("INSERT OR REPLACE INTO image_name VALUES (?, ?, ?)", (name, image, found.top))
+    return image

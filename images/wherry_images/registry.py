@@ -1,0 +1,691 @@
+"""
+Talking to registries (distribution-spec), with whom they are known to be and what may be shown to whom.
+
+Credentials go to the host that they are for and to the token server that it names, never along a redirect; nothing
+that began with TLS goes on without.
+"""
+
+import random
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import attrs
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from wherry_images.credentials import Credentials, find_credentials
+from wherry_images.documents import parse_manifest
+from wherry_images.errors import (
+    AuthRequired,
+    BlobUnknown,
+    DigestMismatch,
+    InvalidImage,
+    ManifestUnknown,
+    RateLimited,
+    RegistryError,
+    RegistryRefused,
+    RegistryUnreachable,
+)
+from wherry_images.hosts import Endpoint, RegistryConfig, certificate_files, is_loopback
+from wherry_oci.errors import Error, InvalidArgument, Unavailable
+from wherry_oci.spec.digest import Digest, digest_of, hasher, parse_digest
+from wherry_oci.spec.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT, Index, Manifest, loads_json
+
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
+
+_ACCEPT = ", ".join((*INDEXES, *MANIFESTS))
+_USER_AGENT = "wherry/0.1"
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS = 10
+_MAX_ERROR = 64 << 10  # bytes of an error's body that are read
+_TOKEN_LIFE_S = 60  # when a token server does not say (distribution's token.md)
+_CHALLENGE = re.compile(r'([a-zA-Z][a-zA-Z0-9_-]*)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]+)')
+
+
+T = TypeVar("T")
+
+
+class Cancelled(Error):
+    """The operation was given up by whoever began it."""
+
+
+@attrs.frozen(kw_only=True)
+class Fetched:
+    """A manifest or index as a registry sent it."""
+
+    content: bytes
+    media_type: str
+    digest: Digest
+
+    def parse(self, what: str) -> Manifest | Index:
+        return parse_manifest(self.content, self.media_type, what)
+
+
+@attrs.frozen
+class _Token:
+    header: str
+    expires: float  # on the monotonic clock
+
+
+class Registry:
+    """
+    What one operation says to one registry and its mirrors; safe to use from several threads.
+
+    `close` ends all its connections, also those that another thread waits on.
+    """
+
+    def __init__(self, name: str, config: RegistryConfig, *, push: bool = False) -> None:
+        self.name, self._config = name, config
+        self._endpoints = config.endpoints(name, push=push)
+        self._lock = threading.Lock()  # guards all below; never held while the network is waited for
+        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
+        self._schemes: dict[str, str] = {}
+        self._challenges: dict[str, tuple[str, dict[str, str]]] = {}
+        self._tokens: dict[tuple[str, ...], _Token] = {}
+        self._credentials: dict[str, Credentials | None] = {}
+        self._live: set[BaseHTTPResponse] = set()
+        self.cancelled = threading.Event()
+
+    def close(self) -> None:
+        self.cancel()
+        with self._lock:
+            pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.clear()
+
+    def cancel(self) -> None:
+        """Make every call that is under way, and each later one, end with Cancelled."""
+        self.cancelled.set()
+        with self._lock:
+            live = list(self._live)
+        for response in live:
+            with suppress(Exception):  # it may just be ending by itself
+                response.shutdown()
+
+    # -- manifests and blobs -------------------------------------------------------------------------------------------
+
+    def manifest(self, repository: str, target: str) -> Fetched:
+        """
+        The manifest or index *target*, a tag or digest, from the first endpoint that has it.
+
+        Raises ManifestUnknown, AuthRequired, RateLimited, RegistryUnreachable, DigestMismatch, InvalidImage.
+        """
+        return self._first(lambda endpoint: self._manifest(endpoint, repository, target))
+
+    def head(self, repository: str, target: str) -> Digest | None:
+        """The digest of *target*, as the registry says without sending it; None if it does not say."""
+
+        def ask(endpoint: Endpoint) -> Digest | None:
+            with self._exchange(
+                endpoint,
+                "HEAD",
+                f"/v2/{repository}/manifests/{target}",
+                scopes=(f"repository:{repository}:pull",),
+                headers={"Accept": _ACCEPT},
+                unknown=ManifestUnknown,
+            ) as response:
+                said = response.headers.get("Docker-Content-Digest")
+            with suppress(InvalidArgument):
+                return parse_digest(said) if said else None
+            return None
+
+        return self._first(ask)
+
+    def _manifest(self, endpoint: Endpoint, repository: str, target: str) -> Fetched:
+        with self._exchange(
+            endpoint,
+            "GET",
+            f"/v2/{repository}/manifests/{target}",
+            scopes=(f"repository:{repository}:pull",),
+            headers={"Accept": _ACCEPT},
+            unknown=ManifestUnknown,
+        ) as response:
+            content = self._read(response, MAX_DOCUMENT, f"the manifest of {repository}")
+            media_type = response.headers.get("Content-Type", "")
+        if ":" not in target:
+            return Fetched(content=content, media_type=media_type, digest=digest_of(content))
+        found = hasher(target)
+        found.update(content)
+        actual = f"{target.partition(':')[0]}:{found.hexdigest()}"
+        if actual != target:
+            raise DigestMismatch(target, actual, f"manifest of {repository} from {endpoint.host}")
+        return Fetched(content=content, media_type=media_type, digest=parse_digest(target))
+
+    def _read(self, response: "BaseHTTPResponse", limit: int, what: str) -> bytes:
+        try:
+            content = response.read(limit + 1, decode_content=True)
+        except (HTTPError, OSError) as error:
+            raise RegistryUnreachable(f"{what} broke off: {error}", registry=self.name) from error
+        if len(content) > limit:
+            raise InvalidImage(f"{what} has more than {limit} bytes")
+        return content
+
+    @contextmanager
+    def blob(self, repository: str, digest: Digest, offset: int) -> "Iterator[tuple[BaseHTTPResponse, int]]":
+        """
+        A response that is a blob from *offset* on, or from the earlier position that comes with it.
+
+        Raises BlobUnknown, and as `manifest`.
+        """
+        error: Error | None = None
+        for endpoint in self._endpoints:
+            exchange = self._exchange(
+                endpoint,
+                "GET",
+                f"/v2/{repository}/blobs/{digest}",
+                scopes=(f"repository:{repository}:pull",),
+                headers={"Range": f"bytes={offset}-"} if offset else {},
+                unknown=BlobUnknown,
+                also=(416,),
+            )
+            try:
+                response = exchange.__enter__()
+            except (RegistryError, Unavailable) as refused:
+                error = _worse(error, refused)
+                continue
+            try:
+                yield response, _start(response, offset)
+            finally:
+                exchange.__exit__(None, None, None)
+            return
+        assert error is not None
+        raise error
+
+    @contextmanager
+    def foreign(self, url: str, offset: int) -> "Iterator[tuple[BaseHTTPResponse, int]]":
+        """As `blob`, from an address that a manifest names: no credentials are sent there."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise RegistryRefused(f"a layer's address {url[:200]!r} is not http or https", registry=self.name)
+        if parts.scheme == "http" and not self._config.may_be_plain(parts.netloc):
+            raise RegistryRefused(f"a layer's address {url[:200]} has no TLS", registry=self.name)
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        response = self._follow("GET", url, headers, None, {})
+        with self._closing(response):
+            self._raise_for(response, url, BlobUnknown, (416,))
+            yield response, _start(response, offset)
+
+    # -- endpoints -----------------------------------------------------------------------------------------------------
+
+    def _first(self, ask: Callable[[Endpoint], T]) -> T:
+        """What the first endpoint that answers *ask* says; else the error that tells most."""
+        error: Error | None = None
+        for endpoint in self._endpoints:
+            try:
+                return ask(endpoint)
+            except (RegistryError, Unavailable, InvalidImage, DigestMismatch) as refused:
+                if endpoint is self._endpoints[-1] and error is None:
+                    raise
+                error = _worse(error, refused)
+        assert error is not None
+        raise error
+
+    # -- one exchange --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _exchange(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        *,
+        scopes: tuple[str, ...],
+        headers: Mapping[str, str] | None = None,
+        body: "bytes | Callable[[], Iterable[bytes]] | None" = None,
+        unknown: type[RegistryError] = RegistryRefused,
+        also: tuple[int, ...] = (),
+        retry: bool = True,
+    ) -> "Iterator[BaseHTTPResponse]":
+        """Send, authenticate as the host wants, follow redirects, retry what is worth it; yields a good answer."""
+        attempt = 0
+        while True:
+            failure: RegistryError
+            wait: float | None = None
+            try:
+                response = self._authenticated(endpoint, method, path, scopes, dict(headers or {}), body)
+            except RegistryUnreachable as error:
+                failure = error
+            else:
+                with self._closing(response):
+                    if response.status not in _TRANSIENT:
+                        self._raise_for(response, f"{endpoint.host}{path}", unknown, also)
+                        yield response
+                        return
+                    failure = self._error(response, f"{endpoint.host}{path}", unknown)
+                    wait = _retry_after(response)
+            attempt += 1
+            pause = self._config.retry_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+            if wait is not None:
+                pause = wait + random.uniform(0, self._config.retry_wait)
+            if not retry or attempt > self._config.retries or pause > self._config.longest_wait:
+                raise failure
+            self.pause(pause)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless the operation is cancelled meanwhile: then Cancelled is raised."""
+        if self.cancelled.wait(seconds):
+            raise Cancelled("given up")
+
+    def _authenticated(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        scopes: tuple[str, ...],
+        headers: dict[str, str],
+        body: "bytes | Callable[[], Iterable[bytes]] | None",
+    ) -> "BaseHTTPResponse":
+        header = self._authorization(endpoint, scopes)
+        response = self._send(endpoint, method, path, headers, body, header)
+        for fresh in (False, True):  # a token may just have expired: once more with a new one
+            if response.status != 401:
+                return response
+            challenge = _challenge(response.headers.getlist("WWW-Authenticate"))
+            if challenge is None:
+                return response
+            with self._lock:
+                self._challenges[endpoint.host] = challenge
+            if fresh or header is not None:
+                self._forget_tokens(endpoint)
+            again = self._authorization(endpoint, scopes)
+            if again is None or (again == header and again.startswith("Basic ")):
+                return response
+            header = again
+            self._discard(response)
+            response = self._send(endpoint, method, path, headers, body, header)
+        return response
+
+    def _send(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: "bytes | Callable[[], Iterable[bytes]] | None",
+        authorization: str | None,
+    ) -> "BaseHTTPResponse":
+        """Send to the endpoint by the first of its schemes that works there."""
+        secret = {"Authorization": authorization} if authorization else {}
+        if "://" in path:  # an upload's location
+            same = urlsplit(path).netloc == endpoint.host
+            return self._follow(method, path, headers, body, secret if same else {})
+        known = self._schemes.get(endpoint.host)
+        schemes = (known,) if known else endpoint.schemes
+        for scheme in schemes:
+            try:
+                response = self._follow(
+                    method, f"{scheme}://{endpoint.host}{endpoint.path}{path}", headers, body, secret
+                )
+            except RegistryUnreachable as error:
+                if scheme == schemes[-1] or _is_certificate_error(error):
+                    raise
+                continue
+            self._schemes[endpoint.host] = scheme
+            return response
+        raise AssertionError("an endpoint has a scheme")
+
+    def _follow(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: "bytes | Callable[[], Iterable[bytes]] | None",
+        secret: dict[str, str],
+    ) -> "BaseHTTPResponse":
+        for _ in range(_MAX_REDIRECTS):
+            response = self._request(method, url, {**headers, **secret}, body)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or not location or method not in ("GET", "HEAD"):
+                return response
+            self._discard(response)
+            target = urljoin(url, location)
+            old, new = urlsplit(url), urlsplit(target)
+            if new.scheme not in ("http", "https"):
+                raise RegistryRefused(f"{url} redirects to {target[:200]!r}", registry=self.name)
+            if new.scheme == "http" and (old.scheme == "https" or not self._config.may_be_plain(new.netloc)):
+                raise RegistryRefused(f"{url} redirects to {target[:200]}, which has no TLS", registry=self.name)
+            if (old.scheme, old.netloc) != (new.scheme, new.netloc):
+                secret = {}
+            url = target
+        raise RegistryUnreachable(f"{url} redirects without an end", registry=self.name)
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: "bytes | Callable[[], Iterable[bytes]] | None",
+    ) -> "BaseHTTPResponse":
+        if self.cancelled.is_set():
+            raise Cancelled("given up")
+        parts = urlsplit(url)
+        content = body() if callable(body) else body
+        if content is not None and not isinstance(content, bytes):
+            content = iter(content)
+        try:
+            response = self._pool(parts.scheme, parts.netloc).request(
+                method,
+                url,
+                body=content,
+                headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **headers},
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=urllib3.Timeout(connect=min(self._config.timeout, 10), read=self._config.timeout),
+            )
+        except (HTTPError, OSError, ValueError) as error:
+            if self.cancelled.is_set():
+                raise Cancelled("given up") from error
+            raise RegistryUnreachable(
+                f"{method} {url.partition('?')[0]}: {_reason(error)}", registry=self.name
+            ) from error
+        with self._lock:
+            self._live.add(response)
+        if self.cancelled.is_set():
+            self._discard(response)
+            raise Cancelled("given up")
+        return response
+
+    @contextmanager
+    def _closing(self, response: "BaseHTTPResponse") -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._discard(response)
+
+    def _discard(self, response: "BaseHTTPResponse") -> None:
+        """Give the connection back for the next request if little is left on it, else close it."""
+        with self._lock:
+            self._live.discard(response)
+        with suppress(Exception):
+            left = int(response.headers.get("Content-Length", "0") or 0)
+            if left <= _MAX_ERROR:
+                response.read(_MAX_ERROR + 1)
+        if response.closed:
+            response.release_conn()
+        else:
+            response.close()
+            response.release_conn()
+
+    def _pool(self, scheme: str, host: str) -> urllib3.PoolManager:
+        key = (scheme, host)
+        with self._lock:
+            pool = self._pools.get(key)
+        if pool is None:
+            made = self._make_pool(scheme, host)
+            with self._lock:
+                pool = self._pools.setdefault(key, made)
+        return pool
+
+    def _make_pool(self, scheme: str, host: str) -> urllib3.PoolManager:
+        from urllib.request import getproxies_environment
+
+        options: dict[str, Any] = {"maxsize": self._config.parallel + 1, "num_pools": 4}
+        if scheme == "https":
+            options["ssl_context"] = self._tls(host)
+        proxies = getproxies_environment()
+        proxy = proxies.get(scheme) or proxies.get("all")
+        if proxy and not _is_direct(scheme, host, proxies.get("no")):
+            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            headers = None
+            if parts.username:
+                from urllib.parse import unquote
+
+                headers = urllib3.make_headers(
+                    proxy_basic_auth=f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+                )
+            address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+            return urllib3.ProxyManager(address, proxy_headers=headers, **options)
+        return urllib3.PoolManager(**options)
+
+    def _tls(self, host: str) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        authorities, client = certificate_files(self._config, host)
+        if not authorities and not context.get_ca_certs() and not ssl.get_default_verify_paths().capath:
+            with suppress(ImportError):
+                import certifi
+
+                context.load_verify_locations(certifi.where())
+        try:
+            for path in authorities:
+                context.load_verify_locations(path)
+            if client is not None:
+                context.load_cert_chain(*client)
+        except (ssl.SSLError, OSError) as error:
+            raise InvalidArgument(f"the certificates for {host} cannot be used: {error}") from error
+        if host in self._config.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    # -- authentication ------------------------------------------------------------------------------------------------
+
+    def _authorization(self, endpoint: Endpoint, scopes: tuple[str, ...]) -> str | None:
+        """What to send as Authorization by what the host has asked for so far; None for nothing."""
+        challenge = self._challenges.get(endpoint.host)
+        if challenge is None:
+            return None
+        scheme, parameters = challenge
+        credentials = self._credentials_for(endpoint)
+        if scheme == "basic":
+            return credentials.basic if credentials is not None and credentials.username else None
+        if credentials is not None and credentials.registry_token:
+            return f"Bearer {credentials.registry_token}"
+        realm, service = parameters.get("realm", ""), parameters.get("service", "")
+        wanted = scopes or tuple(filter(None, parameters.get("scope", "").split(" ")))
+        key = (realm, service, *sorted(wanted))
+        with self._lock:
+            token = self._tokens.get(key)
+        if token is None or token.expires <= time.monotonic():
+            token = self._fetch_token(endpoint, realm, service, wanted, credentials)
+            with self._lock:
+                self._tokens[key] = token
+        return token.header
+
+    def _forget_tokens(self, endpoint: Endpoint) -> None:
+        _, parameters = self._challenges[endpoint.host]
+        with self._lock:
+            for key in [key for key in self._tokens if key[0] == parameters.get("realm", "")]:
+                del self._tokens[key]
+
+    def _credentials_for(self, endpoint: Endpoint) -> Credentials | None:
+        name = endpoint.credentials_for
+        if name not in self._credentials:
+            given = self._config.credentials.get(name)
+            self._credentials[name] = given or find_credentials(name, path=self._config.docker_config)
+        return self._credentials[name]
+
+    def _fetch_token(
+        self,
+        endpoint: Endpoint,
+        realm: str,
+        service: str,
+        scopes: tuple[str, ...],
+        credentials: Credentials | None,
+    ) -> _Token:
+        """An access token (distribution's token.md and oauth.md). Raises AuthRequired and as any request."""
+        parts = urlsplit(realm)
+        began_with_tls = self._schemes.get(endpoint.host, endpoint.schemes[0]) == "https"
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise RegistryRefused(f"{endpoint.host} names the token server {realm[:200]!r}", registry=self.name)
+        if parts.scheme == "http" and (began_with_tls or not self._config.may_be_plain(parts.netloc)):
+            raise RegistryRefused(
+                f"{endpoint.host} names the token server {realm[:200]}, which has no TLS; nothing is sent there",
+                registry=self.name,
+            )
+        started = time.monotonic()
+        if credentials is not None and credentials.identity_token:
+            form = {
+                "grant_type": "refresh_token",
+                "refresh_token": credentials.identity_token,
+                "service": service,
+                "scope": " ".join(scopes),
+                "client_id": "wherry",
+            }
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            response = self._follow("POST", realm, headers, urlencode(form).encode(), {})
+        else:
+            query = [("service", service)] if service else []
+            query += [("scope", scope) for scope in scopes]
+            secret: dict[str, str] = {}
+            if credentials is not None and credentials.username:
+                query.append(("account", credentials.username))
+                secret = {"Authorization": credentials.basic}
+            url = realm + ("&" if parts.query else "?") + urlencode(query)
+            response = self._follow("GET", url, {}, None, secret)
+        with self._closing(response):
+            if response.status in (400, 401, 403):
+                raise AuthRequired(
+                    f"{self.name} refuses a token" + (" to these credentials" if credentials else "; log in"),
+                    registry=self.name,
+                    status=response.status,
+                    said=_said(response),
+                )
+            if response.status in _TRANSIENT and response.status != 429:
+                raise RegistryUnreachable(
+                    f"the token server of {self.name} failed with status {response.status}",
+                    registry=self.name,
+                    status=response.status,
+                    said=_said(response),
+                )
+            self._raise_for(response, realm, AuthRequired, ())
+            answer = loads_json(self._read(response, _MAX_ERROR, "a token"), f"the answer of {parts.netloc}")
+        return _token(answer, started, self.name)
+
+    # -- errors --------------------------------------------------------------------------------------------------------
+
+    def _raise_for(
+        self, response: "BaseHTTPResponse", what: str, unknown: type[RegistryError], also: tuple[int, ...]
+    ) -> None:
+        if response.status >= 300 and response.status not in also:
+            raise self._error(response, what, unknown)
+
+    def _error(self, response: "BaseHTTPResponse", what: str, unknown: type[RegistryError]) -> RegistryError:
+        status, said = response.status, _said(response)
+        if status == 429:
+            return RateLimited(
+                f"{self.name} takes no more requests now",
+                registry=self.name,
+                said=said,
+                retry_after=_retry_after(response),
+                limit=response.headers.get("RateLimit-Limit"),
+                remaining=response.headers.get("RateLimit-Remaining"),
+            )
+        if status in (401, 403):
+            hint = "log in, or with other credentials" if status == 401 else "these credentials may not"
+            return AuthRequired(f"{what}: access refused; {hint}", registry=self.name, status=status, said=said)
+        if status == 404:
+            return unknown(f"{what}: not found", registry=self.name, status=status, said=said)
+        if status >= 500 or status == 408:
+            return RegistryUnreachable(f"{what}: status {status}", registry=self.name, status=status, said=said)
+        return RegistryRefused(f"{what}: status {status}", registry=self.name, status=status, said=said)
+
+
+def _is_direct(scheme: str, host: str, exceptions: str | None) -> bool:
+    """Whether *host* is reached without the environment's proxy."""
+    if is_loopback(host):
+        return True
+    from requests.utils import should_bypass_proxies
+
+    return should_bypass_proxies(f"{scheme}://{host}", exceptions)
+
+
+def _worse(first: Error | None, second: Error) -> Error:
+    """The registry's own word goes before what its mirrors said; what they said is added to it."""
+    if first is not None:
+        second.add_note(f"before that: {first}")
+    return second
+
+
+def _start(response: "BaseHTTPResponse", offset: int) -> int:
+    """Where in the blob a response begins: a server may ignore a Range."""
+    if response.status == 206:
+        found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        return int(found[1]) if found else offset
+    return offset if response.status == 416 else 0
+
+
+def _challenge(headers: Iterable[str]) -> tuple[str, dict[str, str]] | None:
+    """The scheme and parameters of the WWW-Authenticate header that can be answered: Bearer before Basic."""
+    found: dict[str, dict[str, str]] = {}
+    for header in headers:
+        scheme, _, rest = header.strip().partition(" ")
+        parameters = {
+            name.lower(): re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+            for name, value in _CHALLENGE.findall(rest)
+        }
+        found.setdefault(scheme.lower(), parameters)
+    for scheme in ("bearer", "basic"):
+        if scheme in found:
+            return scheme, found[scheme]
+    return None
+
+
+def _token(answer: object, started: float, registry: str) -> _Token:
+    fields = answer if isinstance(answer, dict) else {}
+    token = fields.get("token") or fields.get("access_token")
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise RegistryUnreachable("the token server's answer has no token", registry=registry)
+    life = fields.get("expires_in")
+    seconds = life if isinstance(life, int) and life > 0 else _TOKEN_LIFE_S
+    return _Token(f"Bearer {token}", started + 0.9 * min(seconds, 86400))
+
+
+def _retry_after(response: "BaseHTTPResponse") -> float | None:
+    """Seconds to wait, as Retry-After says in one of its two forms."""
+    value = (response.headers.get("Retry-After") or "").strip()
+    if value.isdigit():
+        return float(value)
+    with suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    return None
+
+
+def _said(response: "BaseHTTPResponse") -> str:
+    """The registry's own words in the body of an error (distribution-spec, "Error Codes")."""
+    with suppress(Exception):
+        body = response.read(_MAX_ERROR, decode_content=True)
+        with suppress(Exception):
+            document = loads_json(body, "error")
+            assert isinstance(document, dict)
+            if "errors" in document:
+                words = []
+                for error in document["errors"]:
+                    detail = error.get("detail")
+                    extra = f" ({detail})" if isinstance(detail, str) and detail else ""
+                    words.append(f"{error.get('code', '')}: {error.get('message', '')}{extra}".strip(": "))
+                return "; ".join(words)[:1000]
+            return str(document.get("details") or document.get("message") or document.get("error") or "")[:1000]
+        return body[:300].decode("utf-8", "replace").strip()
+    return ""
+
+
+def _is_certificate_error(error: BaseException) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        inner = error.__cause__ or getattr(error, "reason", None) or (error.args[0] if error.args else None)
+        if not isinstance(inner, BaseException):
+            return False
+        error = inner
+    return False
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost thing that went wrong: urllib3 wraps it several times."""
+    while True:
+        inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+        if not isinstance(inner, BaseException):
+            inner = next((part for part in error.args if isinstance(part, BaseException)), None)
+        if not isinstance(inner, BaseException):
+            return str(error) or type(error).__name__
+        error = inner
