@@ -55,7 +55,7 @@ from wherry_oci.errors import Conflict, Unavailable
 from wherry_oci.linux import nftables
 from wherry_oci.linux.namespaces import CLONE_NEWNET, setns, unshare
 from wherry_oci.linux.netlink import NetlinkError
-from wherry_oci.linux.rtnetlink import RouteSocket, add_address, add_route, delete_link, new_veth, set_link
+from wherry_oci.linux.rtnetlink import RouteSocket, add_address, add_route, delete_link, new_veth, reflect, set_link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -459,6 +459,8 @@ def _add_interface(outer: RouteSocket, inner: RouteSocket, namespace: int, inter
         _delete_device(outer, host_device)
         outer.execute([pair])
     try:
+        # Where br_netfilter is loaded, a container that calls itself by its published port is not routed but bridged.
+        outer.execute([reflect(host_device)])
         index = inner.link(device).index
         requests = [set_link(index, up=True)]
         requests += [add_address(index, address) for address in interface["addresses"]]

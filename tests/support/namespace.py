@@ -68,6 +68,7 @@ def cable(namespace: int, name: str = "cable") -> Iterator[None]:
         with there:
             other = there.link(name).index
             there.execute([set_link(other, up=True), add_address(other, f"{NEIGHBOUR}/24")])
+            there.execute([add_route(other, gateway=HOST)])
         here.execute([add_route(index, gateway=NEIGHBOUR)])
         try:
             yield

@@ -23,7 +23,8 @@ _NEWROUTE, _GETROUTE = 24, 26
 
 # linux/if_link.h: IFLA_*
 _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _NET_NS_PID, _NET_NS_FD = 1, 3, 4, 10, 18, 19, 28
-_INFO_KIND, _INFO_DATA = 1, 2
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_BRPORT_MODE = 4
 _VETH_PEER = 1
 # linux/if_addr.h: IFA_*; linux/rtnetlink.h: RTA_*
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
@@ -94,6 +95,13 @@ def new_dummy(name: str, *, up: bool = True) -> Message:
     """Make a device that leads nowhere. EEXIST if the name is taken."""
     body = _link_header(up=up) + text(_IFNAME, name) + nested(_LINKINFO, text(_INFO_KIND, "dummy"))
     return Message(_NEWLINK, CREATE | EXCLUSIVE, body, f"could not make device {name}")
+
+
+def reflect(name: str) -> Message:
+    """Let a bridge send back to its port *name* what came from there (hairpin mode)."""
+    slave = nested(_INFO_SLAVE_DATA, attribute(_BRPORT_MODE, b"\1"))
+    body = _link_header() + text(_IFNAME, name) + nested(_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), slave)
+    return Message(_NEWLINK, 0, body, f"could not set hairpin mode of device {name}")
 
 
 def set_link(
