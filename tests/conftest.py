@@ -1,0 +1,220 @@
+"""
+Fixtures of all tests, and the checks around them.
+
+As root each test process works on a test host of its own (support.host), so that tests see no network but theirs and
+the machine sees nothing of them. What a test leaves over fails that test; what a run leaves over fails the run.
+"""
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from support import host as hosts
+from support import images, leftovers
+from support import registry as registries
+from support import world as worlds
+from support.host import Host
+from support.layout import Layout
+from support.registry import Registry
+from support.world import World
+
+KINDS = ("unit", "root", "e2e")
+_no_host = pytest.StashKey[str]()
+_before = pytest.StashKey[dict[str, Any]]()
+_left = pytest.StashKey[list[str]]()
+
+
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the run before workers are started, and keep tests that forget their world away from the machine's."""
+    leftovers.run_id()
+    config.stash[_left] = []
+    os.environ["WHERRY_ROOT"] = f"{leftovers.folder_prefix()}none/root"
+    os.environ["WHERRY_RUN"] = f"{leftovers.folder_prefix()}none/run"
+    for name in ("WHERRY_HOST", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"):
+        os.environ.pop(name, None)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Go to a test host before the first test, and remember what is there."""
+    config = session.config
+    if _runs_tests(config):
+        try:
+            hosts.enter()
+        except hosts.NoHost as error:
+            config.stash[_no_host] = str(error)
+    config.stash[_before] = {"cgroups": leftovers.cgroups(), "here": _here(config)}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each test says what it needs; what cannot be had is a reason to skip, with its name."""
+    for item in items:
+        kinds = [kind for kind in KINDS if item.get_closest_marker(kind)]
+        if len(kinds) != 1:
+            raise pytest.UsageError(
+                f"{item.nodeid} has the markers {kinds}: it needs exactly one of {', '.join(KINDS)}"
+            )
+        if kinds != ["unit"] and (reason := config.stash.get(_no_host, "")):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(trylast=True)  # after the session's fixtures are taken down
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run for what it leaves over."""
+    config = session.config
+    before = config.stash.get(_before, None)
+    if before is None:
+        return
+    left = config.stash[_left]
+    left += leftovers.settled(lambda: leftovers.new(before["here"], _here(config)))
+    worker_output: dict[str, Any] | None = getattr(config, "workeroutput", None)
+    if worker_output is not None:
+        worker_output["left_over"] = left
+        return
+    left += leftovers.settled(lambda: [*_processes_of_the_run(), *_new_cgroups(before["cgroups"])])
+    left += leftovers.folders(leftovers.folder_prefix())
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended: what it left over is the run's."""
+    node.config.stash[_left].extend(getattr(node, "workeroutput", {}).get("left_over", []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what is left over."""
+    if left := config.stash[_left]:
+        terminalreporter.section("left over", red=True, bold=True)
+        for line in left:
+            terminalreporter.write_line(line)
+
+
+def _runs_tests(config: pytest.Config) -> bool:
+    """Whether tests run in this process: in xdist's workers, not in the process that controls them."""
+    return hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
+
+
+def _here(config: pytest.Config) -> list[str]:
+    """What this process sees of what tests can leave over; the machine's own things belong to others too."""
+    if not hosts.entered():
+        return []
+    return [
+        *leftovers.mounts(),
+        *leftovers.devices(),
+        *leftovers.tables(),
+        *leftovers.processes(network=True),
+    ]
+
+
+def _processes_of_the_run() -> list[str]:
+    return leftovers.processes(leftovers.folder_prefix(), tagged=True)
+
+
+def _new_cgroups(before: dict[str, int]) -> list[str]:
+    """
+    Cgroups of this run: new ones, and still there.
+
+    Other runs on this machine may have theirs, but with processes in them, and not for long.
+    """
+    return [f"cgroup {path}" for path, inode in leftovers.cgroups().items() if before.get(path) != inode]
+
+
+# --- each test ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test ends with the descriptors, threads, mounts, devices and directory that it began with."""
+    if request.node.get_closest_marker("unit"):
+        yield
+        return
+    before = _cheap()
+    directory, mask = os.getcwd(), _umask()
+    yield
+    if leftovers.new(before, _cheap()):
+        gc.collect()  # an expected exception may hold what its traceback saw
+    left = leftovers.settled(lambda: leftovers.new(before, _cheap()), patience_s=5)
+    assert not left, "the test left over:\n" + "\n".join(left)
+    assert (os.getcwd(), _umask()) == (directory, mask), "the test changed the directory or the umask of its process"
+
+
+def _cheap() -> list[str]:
+    """What can be looked at around each test."""
+    return [
+        *(f"descriptor of {target}" for target in leftovers.descriptors().values()),
+        *(f"thread {thread.name}" for thread in threading.enumerate()),
+        *(leftovers.mounts() + leftovers.devices() if hosts.entered() else []),
+    ]
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+# --- what tests ask for ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def host(request: pytest.FixtureRequest) -> Host:
+    """The test host that this process is on; a skip where there can be none."""
+    entered = hosts.entered()
+    if entered is None:
+        pytest.skip(request.config.stash.get(_no_host, "not on a test host"))
+    return entered
+
+
+@pytest.fixture(scope="session")
+def image() -> Callable[[str], Layout]:
+    """Test images by name (support.images.RECIPES), built when first asked for."""
+
+    def get(name: str) -> Layout:
+        entered = hosts.entered()
+        try:
+            return images.get(name, prefix=entered.machine.prefix if entered else ())
+        except images.CannotBuild as error:
+            pytest.skip(str(error))
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def registry(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """
+    One registry on loopback for all tests of this process; empty at first.
+
+    For tests that only read what they pushed; others start their own with support.registry.running.
+    """
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(registries.running(tmp_path_factory.mktemp("registry")))
+        except registries.NoRegistry as error:
+            pytest.skip(str(error))
+        yield server
+
+
+@pytest.fixture
+def world(host: Host, registry: Registry, image: Callable[[str], Layout]) -> Iterator[World]:
+    """
+    Root and run directories of the test's own, with no images, and the registry as Docker Hub's mirror.
+
+    WHERRY_ROOT, WHERRY_RUN and WHERRY_REGISTRY_MIRRORS are set meanwhile. What the test leaves running fails it.
+    """
+    with worlds.made(host, registry, image) as made:
+        yield made
+        _check(made)
+
+
+def _check(made: World) -> None:
+    left = leftovers.settled(made.left_over, patience_s=5)
+    assert not left, "the test left over:\n" + "\n".join(left)
