@@ -1,7 +1,7 @@
 """Talking to a shim: what the engine uses, without a connection that outlives a call."""
 
 import os
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
+from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_STREAM, socket
 
 from wherry_oci.errors import Conflict, Error, NotFound
 from wherry_oci.runtime import quickjson
@@ -44,6 +44,14 @@ def connect(run_directory: str, timeout_s: float | None = None) -> socket:
     return end
 
 
+def input_frames(content: bytes) -> bytearray:
+    """*content* for a process' stdin, and its end, ready to be sent."""
+    framed = bytearray()
+    for at in range(0, len(content), _FRAME_PIECE):
+        framed += frame(STDIN, content[at : at + _FRAME_PIECE])
+    return framed + frame(STDIN, b"")
+
+
 class Conversation:
     """One request and what follows it. A context manager; whoever makes it closes it."""
 
@@ -82,6 +90,15 @@ class Conversation:
             self._end.sendall(content)
         except (BrokenPipeError, ConnectionResetError):
             raise ShimGone("the shim has ended") from None
+
+    def try_send(self, content: "bytes | bytearray") -> int:
+        """Send as much of *content*, which is whole frames, as goes without waiting; all of it when nobody listens."""
+        try:
+            return self._end.send(content, MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except (BrokenPipeError, ConnectionResetError):
+            return len(content)
 
     def _receive(self) -> bytes:
         try:

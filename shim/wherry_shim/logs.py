@@ -10,10 +10,15 @@ record, so what has a record is whole, whoever is killed when.
 import os
 from struct import Struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 STDOUT, STDERR = 1, 2
 RECORD = Struct("<QQIBxxx")
 DATA = "data"
 INDEX = "index"
+_REPLAY_LIMIT = 1 << 20
 
 
 class LogWriter:
@@ -26,7 +31,9 @@ class LogWriter:
         self._index = os.open(f"{directory}/{INDEX}", flags, 0o600)
         self.lost = 0  # bytes that the disk did not take
         self._records = os.fstat(self._index).st_size // RECORD.size
+        self._first = self._records  # of this start
         self._offset = self._end_of_last_record(directory)
+        self._directory = directory
 
     def _end_of_last_record(self, directory: str) -> int:
         """Where the next piece goes: what lies beyond is of a writer that was killed before it wrote the record."""
@@ -53,6 +60,15 @@ class LogWriter:
         self._offset += len(piece)
         self._records += 1
 
+    def replay(self) -> "Iterator[tuple[int, bytes]]":
+        """The pieces (stream, content) appended since this writer was made; of more than a MiB, the last ones."""
+        with open(f"{self._directory}/{INDEX}", "rb") as index, open(f"{self._directory}/{DATA}", "rb") as data:
+            index.seek(self._first * RECORD.size)
+            for _, offset, length, stream in RECORD.iter_unpack(index.read()):
+                if offset + length > self._offset - _REPLAY_LIMIT:
+                    data.seek(offset)
+                    yield stream, data.read(length)
+
     @staticmethod
     def _write(fd: int, content: bytes, offset: int) -> None:
         view = memoryview(content)
@@ -73,6 +89,10 @@ class NoLog:
 
     def append(self, stream: int, piece: bytes, time_ns: int) -> None:
         """Nothing is kept."""
+
+    def replay(self) -> "Iterator[tuple[int, bytes]]":
+        """Nothing was kept."""
+        return iter(())
 
     def close(self) -> None:
         """Nothing is open."""

@@ -4,7 +4,7 @@ The small files by which a shim tells the world about its container, each replac
 `run/ID/state.json`
     `status` ("starting", "running", "paused" or "exited"), `shim` and `shim_start` (process and its start time in clock
     ticks since boot: a number used again is told apart), the same as `pid` and `pid_start` for the container's first
-    process, `started` (nanoseconds since 1970), `ports` (as bound).
+    process, `started` (nanoseconds since 1970), `ports` as bound, `table` of nftables that publishes them.
 `exit.json`, in `run/ID` and, unless the container is removed at its end, beside its configuration
     `exit_code`, `signal` (or null), `oom_killed`, `started`, `finished`, `log_lost` (bytes that no disk took).
 """

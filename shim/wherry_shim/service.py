@@ -53,6 +53,7 @@ class Service:
         self._followers: list[Connection] = []
         self._attached: list[Connection] = []
         self._waiters: list[Connection] = []
+        self._waiters_for_gone: list[Connection] = []
         self._clients: set[Connection] = set()
         self._operations: dict[str, Callable[[Connection, dict[str, Any]], None]] = {
             "ping": self._ping,
@@ -126,8 +127,14 @@ class Service:
         for connection in list(self._followers):
             connection.send(b"end\n")
             connection.finish()
-        waiters, self._waiters = self._waiters, []
-        for connection in waiters:
+        self._answer(self._waiters, record)
+
+    def on_gone(self, record: "dict[str, Any]") -> None:
+        """All that the container had is taken down."""
+        self._answer(self._waiters_for_gone, record)
+
+    def _answer(self, waiters: "list[Connection]", record: "dict[str, Any]") -> None:
+        for connection in list(waiters):
             connection.answer(**record)
             connection.finish()
 
@@ -155,7 +162,9 @@ class Service:
         connection.finish()
 
     def _wait(self, connection: Connection, request: "dict[str, Any]") -> None:
-        self._join(self._waiters, connection)
+        """Answered with the exit record: at the end, or, with `until` "gone", when all is taken down."""
+        gone = request.get("until") == "gone"
+        self._join(self._waiters_for_gone if gone else self._waiters, connection)
 
     def _follow(self, connection: Connection, request: "dict[str, Any]") -> None:
         """One newline whenever the log has grown since the last one was taken, and `end` when it will not any more."""
@@ -187,7 +196,11 @@ class Service:
         connection.finish()
 
     def _attach(self, connection: Connection, request: "dict[str, Any]") -> None:
+        """With `replay` what it has written since its start comes first."""
         connection.answer()
+        if request.get("replay"):
+            for stream, piece in self._supervisor.written():
+                connection.send_frame(stream, piece)
         self._join(self._attached, connection)
         connection.speak_frames(input_frames(self._supervisor.streams, connection, self._supervisor.kill))
 

@@ -24,6 +24,7 @@ from wherry_shim.tree import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from wherry_shim.network import Attachment
@@ -201,6 +202,10 @@ class Supervisor:
         if self._service is not None:
             self._service.on_output(stream, piece)
 
+    def written(self) -> "Iterator[tuple[int, bytes]]":
+        """What the container has written since it was started, as (stream, piece); of much, the end."""
+        return self._log.replay()
+
     def kill(self, number: int) -> None:
         """Send signal *number* to the container's first process. Raises RuntimeFailure when it has ended."""
         try:
@@ -265,6 +270,7 @@ class Supervisor:
         self._service.on_exit(record)
         self._take_down()
         self._keep_or_remove(record)
+        self._service.on_gone(record)
         self._flush_clients()
         self._loop.running = False
 
@@ -341,6 +347,7 @@ class Supervisor:
             "pid_start": records.start_time(self._pid) if self._pid else None,
             "started": self._started,
             "ports": self._attachment.ports if self._attachment is not None else [],
+            "table": self._attachment.table if self._attachment is not None else "",
         }
         records.write(self._run, records.STATE, self._state)
 

@@ -1,14 +1,15 @@
 """Removing a directory tree that a container has written to, following nothing."""
 
 import os
+from errno import ENOTEMPTY
 
 
 def remove_tree(path: str) -> None:
     """
     Remove *path* and all below it; that something is gone already is fine.
 
-    Every step is relative to an open directory and follows no link, and depth costs neither stack nor descriptors.
-    Raises OSError for what cannot be removed.
+    Every step is relative to an open directory and follows no link, depth costs neither stack nor descriptors, and two
+    processes may remove the same tree. Raises OSError for what cannot be removed.
     """
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -42,25 +43,43 @@ def _empty(directory: int) -> None:
 
 def _dissolve(parent: int, name: str, moved: int) -> int:
     """Remove the directory *name* after moving its directories up into *parent*; returns how many were ever moved."""
-    try:
-        os.rmdir(name, dir_fd=parent)
+    if _rmdir(parent, name):
         return moved
+    try:
+        directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     except FileNotFoundError:
         return moved
-    except OSError:  # ENOTEMPTY
-        pass
-    directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         for child, is_directory in _entries(directory):
             if is_directory:
                 moved += 1
-                os.rename(child, _free_name(moved), src_dir_fd=directory, dst_dir_fd=parent)
+                _move_up(directory, child, parent, moved)
             else:
                 _unlink(directory, child)
     finally:
         os.close(directory)
-    os.rmdir(name, dir_fd=parent)
+    _rmdir(parent, name)  # what another process that removes the same tree has left in it the next round takes
     return moved
+
+
+def _rmdir(parent: int, name: str) -> bool:
+    """Whether it is gone; False when it is not empty."""
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != ENOTEMPTY:
+            raise
+        return False
+    return True
+
+
+def _move_up(directory: int, child: str, parent: int, number: int) -> None:
+    try:
+        os.rename(child, _free_name(number), src_dir_fd=directory, dst_dir_fd=parent)
+    except FileNotFoundError:
+        return
 
 
 def _free_name(number: int) -> str:

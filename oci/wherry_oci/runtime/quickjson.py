@@ -65,8 +65,10 @@ def _write(value: object, parts: list[str]) -> None:
         parts.append(encode_basestring(value))
     elif value is None or value is True or value is False:
         parts.append("null" if value is None else "true" if value else "false")
-    elif isinstance(value, int | float):
-        parts.append(repr(value))
+    elif isinstance(value, int):
+        parts.append(int.__repr__(value))  # an IntEnum shows itself otherwise
+    elif isinstance(value, float):
+        parts.append(float.__repr__(value))
     elif isinstance(value, dict):
         separator = "{"
         for key, item in value.items():

@@ -1,0 +1,24 @@
+"""Containers from one Python process: `Client().run("nginx", ports={80: 8080})`."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wherry.client import Client
+    from wherry.container import Container
+    from wherry.errors import WherryError
+
+__version__ = "0.1.0"
+
+__all__ = ["Client", "Container", "WherryError", "__version__"]
+
+# Imported when first named, so that importing wherry costs next to nothing.
+_HOMES = {"Client": "wherry.client", "Container": "wherry.container", "WherryError": "wherry.errors"}
+
+
+def __getattr__(name: str) -> object:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module 'wherry' has no attribute {name!r}") from None
+    return getattr(import_module(home), name)

@@ -1,0 +1,47 @@
+"""exec."""
+
+import click
+
+from wherry.cli.interactive import Detached, join
+from wherry.client import Client
+from wherry.execution import Process, process_document
+
+_PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.command("exec", context_settings=_PASS_ON)
+@click.option("-d", "--detach", is_flag=True, help="Do not wait for it")
+@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Set a variable")
+@click.option("-i", "--interactive", is_flag=True, help="Keep its stdin open")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal")
+@click.option("-u", "--user", help="user[:group], by name or number")
+@click.option("-w", "--workdir", help="Where it starts")
+@click.option("--privileged", is_flag=True, help="With all capabilities")
+@click.argument("container")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def exec_command(
+    client: Client,
+    detach: bool,
+    env: tuple[str, ...],
+    interactive: bool,
+    tty: bool,
+    user: str | None,
+    workdir: str | None,
+    privileged: bool,
+    container: str,
+    command: tuple[str, ...],
+) -> int:
+    """Run a further command in a running container."""
+    engine = client._engine
+    record = engine.record(container)
+    request = process_document(
+        record, command, user=user, environment=env, working_dir=workdir, tty=tty, privileged=privileged
+    )
+    process = Process.start(engine, record, request, terminal=tty, stdin=interactive)
+    try:
+        return 0 if detach else join(process.conversation, terminal=tty, stdin=interactive)
+    except Detached:
+        return 0
+    finally:
+        process.close()

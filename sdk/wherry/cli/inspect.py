@@ -1,0 +1,66 @@
+"""inspect."""
+
+import json
+from typing import Any
+
+import attrs
+import click
+
+from wherry.client import Client
+from wherry.errors import ContainerNotFound, NotFound
+from wherry_images import Image
+
+
+@click.command("inspect")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Only one of these")
+@click.pass_obj
+def inspect_command(client: Client, names: tuple[str, ...], kind: str | None) -> int:
+    """Show all that is known of containers or images, as JSON."""
+    found, failed = [], 0
+    for name in names:
+        try:
+            found.append(_inspect(client, name, kind))
+        except NotFound:
+            click.echo(f"wherry: no such {kind or 'container or image'}: {name}", err=True)
+            failed = 1
+    click.echo(json.dumps(found, indent=4))
+    return failed
+
+
+def _inspect(client: Client, name: str, kind: str | None) -> dict[str, Any]:
+    if kind != "image":
+        try:
+            return client.containers.get(name).attrs
+        except ContainerNotFound:
+            if kind == "container":
+                raise
+    return _image_document(client.images.get(name))
+
+
+def _image_document(image: Image) -> dict[str, Any]:
+    """As `GET /images/{name}/json` names things."""
+    config = image.config
+    return {
+        "Id": image.id,
+        "RepoTags": list(image.tags),
+        "RepoDigests": list(image.digests),
+        "Created": image.created,
+        "Author": image.author,
+        "Architecture": image.platform.architecture,
+        "Os": image.platform.os,
+        "Size": image.size,
+        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
+        "Config": {
+            "User": config.user,
+            "Env": list(config.env or ()),
+            "Entrypoint": list(config.entrypoint or ()) or None,
+            "Cmd": list(config.cmd or ()) or None,
+            "WorkingDir": config.working_dir,
+            "ExposedPorts": {port: {} for port in config.exposed_ports or ()},
+            "Volumes": {volume: {} for volume in config.volumes or ()} or None,
+            "Labels": dict(config.labels or {}),
+            "StopSignal": config.stop_signal,
+        },
+        "History": [attrs.asdict(step) for step in image.history],
+    }

@@ -1,0 +1,107 @@
+"""start, stop, restart, kill, pause, unpause, wait, rm: each for several containers, going on after one that fails."""
+
+from collections.abc import Callable
+
+import click
+
+from wherry.client import Client
+from wherry.container import Container
+from wherry.errors import WherryError
+
+
+def _each(client: Client, names: tuple[str, ...], action: Callable[[Container], str | None]) -> int:
+    """Do *action* to every container; print its name, or what *action* returns. The exit code."""
+    failed = 0
+    for name in names:
+        try:
+            said = action(client.containers.get(name))
+        except WherryError as error:
+            click.echo(f"wherry: {error}", err=True)
+            failed = 1
+        else:
+            click.echo(name if said is None else said)
+    return failed
+
+
+_containers = click.argument("containers", nargs=-1, required=True)
+
+
+@click.command("start")
+@_containers
+@click.option("-a", "--attach", is_flag=True, help="Show what it writes, and end as it does")
+@click.pass_obj
+def start_command(client: Client, containers: tuple[str, ...], attach: bool) -> int:
+    """Start containers."""
+    if not attach:
+        return _each(client, containers, lambda container: container.start())
+    if len(containers) > 1:
+        raise click.UsageError("only one container can be attached to")
+    from wherry.cli.foreground import follow_to_the_end
+    from wherry.logreader import LogReader
+
+    container = client.containers.get(containers[0])
+    with LogReader(client._engine.log_directory(container._record)) as reader:
+        reader.skip_all()
+        container.start()
+        return follow_to_the_end(client, container, reader)
+
+
+@click.command("stop")
+@_containers
+@click.option("-t", "--time", "--timeout", "timeout", type=float, help="Seconds to wait before it is killed")
+@click.option("-s", "--signal", help="The signal to send first")
+@click.pass_obj
+def stop_command(client: Client, containers: tuple[str, ...], timeout: float | None, signal: str | None) -> int:
+    """Stop running containers."""
+    return _each(client, containers, lambda container: container.stop(timeout, signal))
+
+
+@click.command("restart")
+@_containers
+@click.option("-t", "--time", "--timeout", "timeout", type=float, help="Seconds to wait before it is killed")
+@click.pass_obj
+def restart_command(client: Client, containers: tuple[str, ...], timeout: float | None) -> int:
+    """Stop containers and start them again."""
+    return _each(client, containers, lambda container: container.restart(timeout))
+
+
+@click.command("kill")
+@_containers
+@click.option("-s", "--signal", default="KILL", help="The signal", show_default=True)
+@click.pass_obj
+def kill_command(client: Client, containers: tuple[str, ...], signal: str) -> int:
+    """Send running containers a signal."""
+    return _each(client, containers, lambda container: container.kill(signal))
+
+
+@click.command("pause")
+@_containers
+@click.pass_obj
+def pause_command(client: Client, containers: tuple[str, ...]) -> int:
+    """Freeze all processes of containers."""
+    return _each(client, containers, lambda container: container.pause())
+
+
+@click.command("unpause")
+@_containers
+@click.pass_obj
+def unpause_command(client: Client, containers: tuple[str, ...]) -> int:
+    """Let paused containers go on."""
+    return _each(client, containers, lambda container: container.unpause())
+
+
+@click.command("wait")
+@_containers
+@click.pass_obj
+def wait_command(client: Client, containers: tuple[str, ...]) -> int:
+    """Wait for containers to end, and show their exit codes."""
+    return _each(client, containers, lambda container: str(container.wait().exit_code))
+
+
+@click.command("rm")
+@_containers
+@click.option("-f", "--force", is_flag=True, help="Kill it first if it runs")
+@click.pass_obj
+def rm_command(client: Client, containers: tuple[str, ...], force: bool) -> int:
+    """Remove containers."""
+    return _each(client, containers, lambda container: container.remove(force=force))

@@ -1,0 +1,113 @@
+"""ps, port, version."""
+
+import json
+
+import click
+
+from wherry.cli import table
+from wherry.client import Client
+from wherry.containerstore import Record
+from wherry.portbinding import container_ports
+from wherry.state import State
+from wherry_oci.errors import NotFound
+
+_SHOWN_COMMAND = 20
+_SHORT = 12
+
+
+@click.command("ps")
+@click.option("-a", "--all", "show_all", is_flag=True, help="Those that do not run, too")
+@click.option("-q", "--quiet", is_flag=True, help="Ids only")
+@click.option("-n", "--last", type=int, help="The last N that were made")
+@click.option("--no-trunc", is_flag=True, help="Whole ids and commands")
+@click.option("--format", "form", help="`json` for one JSON object a line")
+@click.pass_obj
+def ps_command(client: Client, show_all: bool, quiet: bool, last: int | None, no_trunc: bool, form: str | None) -> None:
+    """List containers."""
+    engine = client._engine
+    found = [(record, engine.state(record)) for record in engine.records()]
+    if last is not None:
+        found = found[:last]
+    elif not show_all:
+        found = [(record, state) for record, state in found if state.status in ("running", "paused")]
+    if quiet:
+        for record, _ in found:
+            click.echo(record.id if no_trunc else record.id[:_SHORT])
+        return
+    rows = [_row(record, state, no_trunc) for record, state in found]
+    heading = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
+    if form == "json":
+        keys = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
+        for row in rows:
+            click.echo(json.dumps(dict(zip(keys, row, strict=True))))
+    elif form is not None:
+        raise click.BadParameter("only json is known yet", param_hint="--format")
+    else:
+        table.show(heading, rows)
+
+
+def _row(record: Record, state: State, whole: bool) -> tuple[str, ...]:
+    command = " ".join([*record.settings["entrypoint"], *record.settings["command"]])
+    if not whole and len(command) > _SHOWN_COMMAND:
+        command = command[: _SHOWN_COMMAND - 1] + "…"
+    return (
+        record.id if whole else record.id[:_SHORT],
+        record.image,
+        json.dumps(command, ensure_ascii=False),
+        table.ago(record.created),
+        status_text(state),
+        ports_text(record, state),
+        record.name,
+    )
+
+
+def status_text(state: State) -> str:
+    """`Up 5 minutes`, `Exited (0) 2 hours ago`, `Created`."""
+    from time import time
+
+    if state.status in ("running", "paused"):
+        up = f"Up {table.duration(time() - state.started / 1e9)}"
+        return f"{up} (Paused)" if state.status == "paused" else up
+    if state.exit is not None:
+        when = f" {table.ago(state.exit.finished)}" if state.exit.finished else ""
+        return f"Exited ({state.exit.exit_code}){when}"
+    return "Created"
+
+
+def ports_text(record: Record, state: State) -> str:
+    """`0.0.0.0:8080->80/tcp, 443/tcp`."""
+    if state.status not in ("running", "paused"):
+        return ""
+    published = [
+        f"{port['host_ip']}:{port['host_port']}->{port['container_port']}/{port['protocol']}" for port in state.ports
+    ]
+    taken = {f"{port['container_port']}/{port['protocol']}" for port in state.ports}
+    return ", ".join([*published, *(port for port in record.settings["exposed_ports"] if port not in taken)])
+
+
+@click.command("port")
+@click.argument("container")
+@click.argument("private_port", required=False)
+@click.pass_obj
+def port_command(client: Client, container: str, private_port: str | None) -> None:
+    """Show a container's published ports, or where one of them is."""
+    found = client.containers.get(container)
+    bindings = {key: value for key, value in found.ports.items() if value}
+    if private_port is not None:
+        [(number, protocol)] = container_ports(private_port)
+        key = f"{number}/{protocol}"
+        if key not in bindings:
+            raise NotFound(f"no public port {key!r} published for {container}")
+        bindings = {key: bindings[key]}
+    for key, bound in bindings.items():
+        for place in bound:
+            where = f"{place['HostIp']}:{place['HostPort']}"
+            click.echo(where if private_port is not None else f"{key} -> {where}")
+
+
+@click.command("version")
+@click.pass_obj
+def version_command(client: Client) -> None:
+    """Show the version of wherry and of what it stands on."""
+    for name, value in client.version().items():
+        click.echo(f"{name + ':':<16}{value}")

@@ -1,0 +1,202 @@
+"""run, create."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wherry.client import Client
+from wherry.container import Container
+from wherry.containerstore import Record
+from wherry.logreader import LogReader
+from wherry.options import Options
+
+_PASS_ON = {"ignore_unknown_options": False, "allow_interspersed_args": False}
+
+
+def _many(*names: str, **settings: Any) -> Callable[..., Any]:
+    """A flag that may be given several times."""
+    return click.option(*names, multiple=True, **settings)
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """docker run's flags, as far as there is something behind them."""
+    for option in reversed(
+        (
+            _many("--add-host", metavar="NAME:ADDRESS", help="A line in /etc/hosts"),
+            _many("--cap-add", help="Add a capability"),
+            _many("--cap-drop", help="Drop a capability"),
+            click.option("--cgroup-parent", help="The cgroup in which the container's is made"),
+            click.option("-c", "--cpu-shares", type=int, help="Its weight against others"),
+            click.option("--cpu-period", type=int, help="Microseconds"),
+            click.option("--cpu-quota", type=int, help="Microseconds of each period"),
+            click.option("--cpus", type=float, help="How many processors' time it gets"),
+            click.option("--cpuset-cpus", help="Which processors (0-3, 0,1)"),
+            click.option("--cpuset-mems", help="Which memory nodes"),
+            _many("--device", metavar="HOST[:CONTAINER[:rwm]]", help="Give it a device"),
+            _many("--dns", help="A name server"),
+            _many("--dns-option", help="An option of the resolver"),
+            _many("--dns-search", help="A search domain"),
+            click.option("--domainname", help="Its NIS domain name"),
+            click.option("--entrypoint", help="Instead of the image's"),
+            _many("-e", "--env", metavar="NAME[=VALUE]", help="Set a variable"),
+            _many("--env-file", type=click.Path(exists=True, dir_okay=False), help="Variables, one a line"),
+            _many("--group-add", help="A further group"),
+            click.option("-h", "--hostname", help="Its host name"),
+            click.option("--init", is_flag=True, help="A small init that reaps and passes signals on"),
+            click.option("-i", "--interactive", is_flag=True, help="Keep its stdin open"),
+            _many("-l", "--label", metavar="NAME[=VALUE]", help="A label"),
+            click.option("-m", "--memory", help="At most so much memory (512m)"),
+            click.option("--memory-reservation", help="Soft limit"),
+            click.option("--memory-swap", help="Memory and swap together; -1 for no limit"),
+            click.option("--name", help="Its name"),
+            click.option("--network", "--net", help="bridge, none or host"),
+            click.option("--oom-score-adj", type=int, help="-1000 to 1000"),
+            click.option("--pids-limit", type=int, help="At most so many processes"),
+            click.option("--platform", help="os[/arch[/variant]]"),
+            click.option("--privileged", is_flag=True, help="With all rights: nothing is kept from it"),
+            _many("-p", "--publish", metavar="[[IP:]HOST:]CONTAINER[/PROTOCOL]", help="Publish a port"),
+            click.option("-P", "--publish-all", is_flag=True, help="Publish all ports that the image exposes"),
+            click.option(
+                "--pull", type=click.Choice(["always", "missing", "never", "newer"]), help="When to fetch the image"
+            ),
+            click.option("--read-only", is_flag=True, help="Nothing in its rootfs can be written"),
+            click.option("--rm", "remove", is_flag=True, help="Remove it when it ends"),
+            _many("--security-opt", help="no-new-privileges, seccomp=unconfined"),
+            click.option("--shm-size", help="Of /dev/shm (64m)"),
+            click.option("--stop-signal", help="What asks it to end"),
+            click.option("--stop-timeout", type=int, help="Seconds before it is killed"),
+            _many("--sysctl", metavar="NAME=VALUE", help="A kernel parameter of its own"),
+            _many("--tmpfs", metavar="PATH[:OPTIONS]", help="A tmpfs"),
+            click.option("-t", "--tty", is_flag=True, help="Give it a terminal"),
+            _many("--ulimit", metavar="NAME=SOFT[:HARD]", help="A resource limit"),
+            click.option("-u", "--user", help="user[:group], by name or number"),
+            _many("-v", "--volume", metavar="HOST:CONTAINER[:OPTIONS]", help="A path of the host"),
+            click.option("-w", "--workdir", help="Where it starts"),
+            click.argument("image"),
+            click.argument("command", nargs=-1, type=click.UNPROCESSED),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+# docker run's flag, as click names it: ours, where they differ
+_NAMES = {
+    "add_host": "extra_hosts",
+    "device": "devices",
+    "dns_option": "dns_opt",
+    "env": "environment",
+    "interactive": "stdin_open",
+    "label": "labels",
+    "memory": "mem_limit",
+    "memory_reservation": "mem_reservation",
+    "memory_swap": "memswap_limit",
+    "publish": "ports",
+    "publish_all": "publish_all_ports",
+    "sysctl": "sysctls",
+    "ulimit": "ulimits",
+    "volume": "volumes",
+    "workdir": "working_dir",
+}
+
+
+def _parse(command: tuple[str, ...], flags: dict[str, Any]) -> Options:
+    environment = [line for path in flags.pop("env_file") for line in _environment_lines(path)]
+    environment += flags.pop("env")
+    flags["sysctl"] = dict(item.partition("=")[::2] for item in flags["sysctl"])
+    if flags["entrypoint"] is not None:  # one word for docker, not a command line
+        flags["entrypoint"] = [flags["entrypoint"]] if flags["entrypoint"] else []
+    given = {_NAMES.get(name, name): value for name, value in flags.items() if value not in (None, (), False, {})}
+    return Options.parse(command or None, {**given, "environment": environment})
+
+
+def _environment_lines(path: str) -> list[str]:
+    lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@click.command("create", context_settings=_PASS_ON, add_help_option=False)
+@click.option("--help", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: _help(c, v))
+@_options
+@click.pass_obj
+def create_command(client: Client, /, image: str, command: tuple[str, ...], **flags: Any) -> None:
+    """Make a container without starting it."""
+    click.echo(client._engine.create(image, _parse(command, flags)).id)
+
+
+def _help(context: click.Context, wanted: bool) -> None:
+    if wanted:
+        click.echo(context.get_help())
+        context.exit()
+
+
+@click.command("run", context_settings=_PASS_ON, add_help_option=False)
+@click.option("--help", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: _help(c, v))
+@click.option("-d", "--detach", is_flag=True, help="Print its id, and leave it running")
+@click.option("--cidfile", help="Write its id to this file")
+@_options
+@click.pass_obj
+def run_command(
+    client: Client, /, detach: bool, cidfile: str | None, image: str, command: tuple[str, ...], **flags: Any
+) -> int:
+    """Make a container and start it; -h is its host name, --help this."""
+    options = _parse(command, flags)
+    if options.tty and not detach and options.stdin_open and not os.isatty(0):
+        raise click.UsageError("the input device is not a TTY")
+    if detach:
+        record = client._engine.run(image, options)
+        _write_id(cidfile, record)
+        click.echo(record.id)
+        return 0
+    return _foreground(client, image, options, cidfile)
+
+
+def _write_id(path: str | None, record: Record) -> None:
+    if path is not None:
+        Path(path).write_text(record.id, encoding="ascii")
+
+
+def _foreground(client: Client, image: str, options: Options, cidfile: str | None) -> int:
+    engine = client._engine
+    with ExitStack() as opened:
+        readers: list[LogReader] = []
+        record = engine.run(
+            image,
+            options,
+            # opened before the start: a container that removes itself may be gone when run returns
+            before_start=lambda record: readers.append(opened.enter_context(LogReader(engine.log_directory(record)))),
+        )
+        _write_id(cidfile, record)
+        container = Container(record.id, engine)
+        if options.tty or options.stdin_open:
+            return _interactive(client, container, readers[0], options)
+        from wherry.cli.foreground import follow_to_the_end
+
+        return follow_to_the_end(client, container, readers[0])
+
+
+def _interactive(client: Client, container: Container, reader: LogReader, options: Options) -> int:
+    from wherry.cli.foreground import follow_to_the_end, signals_go_to
+    from wherry.cli.interactive import Detached, join
+    from wherry_oci.errors import Conflict
+    from wherry_shim.client import Conversation, ShimGone
+
+    run = client._engine.store.run_directory(container.id)
+    try:
+        conversation = Conversation(str(run), "attach", replay=True)
+        conversation.answer()
+    except (ShimGone, Conflict):  # it has ended already
+        return follow_to_the_end(client, container, reader)
+    try:
+        with signals_go_to(client, container.id):
+            code = join(conversation, terminal=options.tty, stdin=options.stdin_open)
+    except Detached:
+        return 0
+    finally:
+        conversation.close()
+    ended = client._engine.wait(container.id, gone=True)
+    return ended.exit_code if ended is not None else code

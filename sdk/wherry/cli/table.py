@@ -1,0 +1,56 @@
+"""Columns of text as docker prints them, times and sizes as people say them."""
+
+from collections.abc import Iterable, Sequence
+from time import time
+
+import click
+
+_GAP = 3
+_NANO = 1_000_000_000
+
+
+def show(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table whose columns are as wide as they need to be."""
+    lines = [list(heading), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
+    for line in lines:
+        click.echo("".join(cell.ljust(width + _GAP) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def duration(seconds: float) -> str:
+    """`Less than a second`, `5 seconds`, `About a minute`, `3 hours` …, as docker counts."""
+    count = int(seconds)
+    if count < 1:
+        return "Less than a second"
+    if count == 1:
+        return "1 second"
+    if count < 60:
+        return f"{count} seconds"
+    minutes = count // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = round(count / 3600)
+    if hours == 1:
+        return "About an hour"
+    for limit, unit in ((48, 1), (24 * 7 * 2, 24), (24 * 30 * 2, 24 * 7), (24 * 365 * 2, 24 * 30)):
+        if hours < limit:
+            name = {1: "hours", 24: "days", 24 * 7: "weeks", 24 * 30: "months"}[unit]
+            return f"{hours // unit} {name}"
+    return f"{hours // (24 * 365)} years"
+
+
+def ago(nanoseconds: int) -> str:
+    """How long ago a time since 1970 was."""
+    return f"{duration(time() - nanoseconds / _NANO)} ago"
+
+
+def size(count: int) -> str:
+    """`1.24MB`: powers of 1000 and at most three digits, as docker shows sizes."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    raise AssertionError("unreachable")

@@ -1,0 +1,208 @@
+"""The front door: `Client` remembers where things are; the first call that needs something finds it."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from wherry.errors import ContainerError
+from wherry.options import Options, RunOptions
+
+if TYPE_CHECKING:
+    import builtins
+
+    from wherry.container import Container
+    from wherry.local import LocalEngine
+    from wherry_images import Image, PullEvent
+
+DEFAULT_ROOT = "/var/lib/wherry"
+DEFAULT_RUN = "/run/wherry"
+
+
+class Client:
+    """
+    Containers, by this very process: no daemon is needed, none is looked for.
+
+    *root* (WHERRY_ROOT, or /var/lib/wherry) keeps images and containers, *run* (WHERRY_RUN; /run/wherry, or `run` below
+    a root that was given) what lives only while they do. *mirrors* are tried before a registry itself:
+    `{"docker.io": ["http://127.0.0.1:5000"]}` (or WHERRY_REGISTRY_MIRRORS).
+
+    Making one does nothing but remember. It may be shared by threads, pickled, and used after fork.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        run: str | os.PathLike[str] | None = None,
+        mirrors: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        given_root = root or os.environ.get("WHERRY_ROOT")
+        given_run = run or os.environ.get("WHERRY_RUN")
+        self._root = Path(os.path.abspath(given_root or DEFAULT_ROOT))
+        self._run = Path(os.path.abspath(given_run or (self._root / "run" if given_root else DEFAULT_RUN)))
+        self._mirrors = mirrors
+        self._made_engine: LocalEngine | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made_engine": None}
+
+    @property
+    def _engine(self) -> "LocalEngine":
+        if self._made_engine is None:
+            from wherry.local import LocalEngine
+
+            self._made_engine = LocalEngine(self._root, self._run, self._mirrors)
+        return self._made_engine
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let idle connections to the root's database go; the client stays usable."""
+        if self._made_engine is not None:
+            self._made_engine.database.close()
+
+    @property
+    def containers(self) -> "ContainerCollection":
+        """Every container of this root."""
+        return ContainerCollection(self)
+
+    @property
+    def images(self) -> "ImageCollection":
+        """Every image of this root."""
+        return ImageCollection(self)
+
+    def run(self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]) -> "Container":
+        """
+        Start a container and return once it runs; the image is pulled if it is missing.
+
+        The options are docker-py's (`wherry.options.RunOptions`); `ports` maps the container's ports to the host's. If
+        anything fails nothing is left of it. Raises ImageNotFound and what else a pull can raise, NameInUse, PortInUse,
+        ExecutableNotFound, UserNotFound, StartFailed, InvalidArgument; TypeError for an option that nobody knows.
+        """
+        from wherry.container import Container
+
+        record = self._engine.run(image, Options.parse(command, options))
+        return Container(record.id, self._engine)
+
+    def create(
+        self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]
+    ) -> "Container":
+        """As `run`, without starting it."""
+        from wherry.container import Container
+
+        record = self._engine.create(image, Options.parse(command, options))
+        return Container(record.id, self._engine)
+
+    def check_output(
+        self,
+        image: str,
+        command: str | Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[RunOptions],
+    ) -> bytes:
+        """
+        Run a container to its end, remove it, and return what it wrote to stdout.
+
+        Raises ContainerError, with both streams, if it ended with another exit code than 0, TimeoutError after
+        *timeout* seconds (it is killed then), and what `run` raises.
+        """
+        options.pop("auto_remove", None)
+        options.pop("remove", None)
+        with self.run(image, command, **options) as container:
+            ended = container.wait(timeout)
+            stdout = container.output(stderr=False)
+            if ended.exit_code != 0:
+                arguments = tuple(container.attrs["Args"])
+                words = (container.attrs["Path"], *arguments)
+                raise ContainerError(container.id, words, ended.exit_code, stdout, container.output(stdout=False))
+        return stdout
+
+    def version(self) -> dict[str, str]:
+        """Of wherry, its interpreter, and the kernel below."""
+        import platform
+
+        from wherry import __version__
+
+        return {
+            "Version": __version__,
+            "PythonVersion": platform.python_version(),
+            "Os": "linux",
+            "Arch": platform.machine(),
+            "KernelVersion": os.uname().release,
+        }
+
+
+class ContainerCollection:
+    """`client.containers`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def run(self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]) -> "Container":
+        """As `Client.run`."""
+        return self._client.run(image, command, **options)
+
+    def create(
+        self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]
+    ) -> "Container":
+        """As `Client.create`."""
+        return self._client.create(image, command, **options)
+
+    def get(self, name: str) -> "Container":
+        """By name, id, or the beginning of an id. Raises ContainerNotFound."""
+        from wherry.container import Container
+
+        engine = self._client._engine
+        return Container(engine.record(name).id, engine)
+
+    def list(self, *, all: bool = False) -> "builtins.list[Container]":
+        """Those that run, or *all*; the newest first. One look: what is removed meanwhile is left out."""
+        from wherry.container import Container
+
+        engine = self._client._engine
+        return [
+            Container(record.id, engine)
+            for record in engine.records()
+            if all or engine.state(record).status in ("running", "paused")
+        ]
+
+
+class ImageCollection:
+    """`client.images`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def pull(
+        self, reference: str, *, platform: str | None = None, progress: "Callable[[PullEvent], None] | None" = None
+    ) -> "Image":
+        """
+        Fetch an image, or what is missing of it. *progress* is called with `PullEvent`s.
+
+        Raises ManifestUnknown, AuthRequired, RegistryUnreachable, DigestMismatch, NoSpace and more; nothing partial is
+        ever visible.
+        """
+        images = self._client._engine.images
+        self._client._engine._open()
+        return images.pull(reference, platform=platform, progress=progress)
+
+    def get(self, name: str) -> "Image":
+        """By name or id. Raises ImageNotFound."""
+        self._client._engine._open()
+        return self._client._engine.images.get(name)
+
+    def list(self) -> "builtins.list[Image]":
+        """All of them, the newest first."""
+        self._client._engine._open()
+        return self._client._engine.images.list()
+
+    def remove(self, name: str, *, force: bool = False) -> "builtins.list[str]":
+        """Take the name away, and what no name and no container needs any more. Raises ImageNotFound, Conflict."""
+        self._client._engine._open()
+        return self._client._engine.images.remove(name, force=force)

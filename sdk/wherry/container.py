@@ -1,0 +1,342 @@
+"""A container as its user holds it: an id and an engine. What it tells is read at the moment it is asked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import attrs
+
+from wherry import logreader
+from wherry.errors import CommandFailed
+from wherry.execution import ExecResult, Process, process_document
+from wherry.portbinding import container_ports, port_map
+from wherry.state import ExitRecord
+from wherry_oci.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from wherry.containerstore import Record
+    from wherry.local import LocalEngine
+
+_NANO = 1_000_000_000
+_STREAMS = {1: "stdout", 2: "stderr"}
+
+
+class LogLine(str):
+    """A line without its newline: the text, and `stream` ("stdout", "stderr") and `time` (nanoseconds since 1970)."""
+
+    __slots__ = ("stream", "time")
+    stream: str
+    time: int
+
+    def __new__(cls, line: logreader.Line) -> "LogLine":
+        text = line.content.removesuffix(b"\n").decode("utf-8", "replace")
+        made = super().__new__(cls, text)
+        made.stream, made.time = _STREAMS[line.stream], line.time
+        return made
+
+
+@attrs.frozen(eq=False)
+class Container:
+    """
+    One container. A context manager that removes it on leaving, running or not.
+
+    Handles are small, may be pickled, and are safe to use from threads and after fork.
+    """
+
+    id: str
+    _engine: "LocalEngine" = attrs.field(repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Container) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __enter__(self) -> "Container":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.remove(force=True)
+        except NotFound:  # it removed itself
+            pass
+
+    # what it is
+
+    @property
+    def _record(self) -> "Record":
+        return self._engine.record(self.id)
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+    @property
+    def name(self) -> str:
+        return self._record.name
+
+    @property
+    def image(self) -> str:
+        """The image's name as it was asked for."""
+        return self._record.image
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self._record.labels
+
+    @property
+    def status(self) -> str:
+        """Docker's word for it: created, running, paused or exited."""
+        return self._engine.state(self._record).status
+
+    @property
+    def pid(self) -> int:
+        """The host's number of its first process; 0 when it does not run."""
+        return self._engine.state(self._record).pid
+
+    @property
+    def exit(self) -> ExitRecord | None:
+        """How it ended; None before that."""
+        return self._engine.state(self._record).exit
+
+    @property
+    def ports(self) -> dict[str, Any]:
+        """Docker's form: `{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}`."""
+        record = self._record
+        return port_map(self._engine.state(record).ports, record.settings["exposed_ports"])
+
+    def port(self, container_port: int | str) -> int:
+        """The host's port for 80 or "53/udp". Raises NotFound when it is not published, or nothing runs."""
+        record = self._record
+        [(number, protocol)] = container_ports(container_port)
+        for bound in self._engine.state(record).ports:
+            if bound["container_port"] == number and bound["protocol"] == protocol:
+                found: int = bound["host_port"]
+                return found
+        raise NotFound(
+            f"container {record.name} publishes no port {number}/{protocol}: give it in ports=, and start it"
+        )
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What `docker inspect` tells, in its words."""
+        from wherry.inspection import container_document
+
+        record = self._record
+        return container_document(self._engine, record, self._engine.state(record))
+
+    # its life
+
+    def start(self) -> None:
+        """Raises StartFailed. One that runs is left as it is."""
+        self._engine.start(self.id)
+
+    def stop(self, timeout: float | None = None, signal: int | str | None = None) -> None:
+        """Ask it to end, and kill it after *timeout* seconds (10 unless it says otherwise). Ended already is fine."""
+        self._engine.stop(self.id, timeout, signal)
+
+    def restart(self, timeout: float | None = None) -> None:
+        """Stop, then start."""
+        self.stop(timeout)
+        self.start()
+
+    def kill(self, signal: int | str = "SIGKILL") -> None:
+        """Send *signal* to its first process. Raises Conflict when it does not run."""
+        self._engine.kill(self.id, signal)
+
+    def pause(self) -> None:
+        """Freeze all its processes."""
+        self._engine.pause(self.id, True)
+
+    def unpause(self) -> None:
+        """Let them go on."""
+        self._engine.pause(self.id, False)
+
+    def wait(self, timeout: float | None = None) -> ExitRecord:
+        """How it ended, once it has. Raises TimeoutError after *timeout* seconds, Conflict if it was never started."""
+        record = self._engine.wait(self.id, timeout)
+        if record is None:
+            raise TimeoutError(f"container {self.short_id} still runs after {timeout} s")
+        return record
+
+    def remove(self, force: bool = False) -> None:
+        """Remove it; with *force* even if it runs. Raises Conflict, ContainerNotFound."""
+        self._engine.remove(self.id, force=force)
+
+    # its output
+
+    @overload
+    def logs(
+        self,
+        *,
+        follow: Literal[False] = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        tail: int | Literal["all"] = "all",
+        since: float | datetime = 0,
+        until: float | datetime | None = None,
+        timestamps: bool = False,
+    ) -> str: ...
+
+    @overload
+    def logs(
+        self,
+        *,
+        follow: Literal[True],
+        stdout: bool = True,
+        stderr: bool = True,
+        tail: int | Literal["all"] = "all",
+        since: float | datetime = 0,
+        until: float | datetime | None = None,
+        timestamps: bool = False,
+    ) -> Iterator[LogLine]: ...
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        tail: int | Literal["all"] = "all",
+        since: float | datetime = 0,
+        until: float | datetime | None = None,
+        timestamps: bool = False,
+    ) -> str | Iterator[LogLine]:
+        """
+        What it has written, both streams in order; with *follow* whole lines as they come, until it ends.
+
+        *since* and *until* are datetimes or seconds since 1970, *tail* a number of lines. What is not UTF-8 is shown as
+        U+FFFD; `output` gives the bytes.
+        """
+        streams = _streams(stdout, stderr)
+        first, last = _nanoseconds(since), None if until is None else _nanoseconds(until)
+        if follow:
+            return self._follow(streams, tail, first, last, timestamps)
+        lines = self._lines(streams, tail, first, last)
+        return b"".join(_stamped(line) if timestamps else line.content for line in lines).decode("utf-8", "replace")
+
+    def output(self, stdout: bool = True, stderr: bool = True) -> bytes:
+        """The bytes that it has written, of both streams in order or of one."""
+        streams = _streams(stdout, stderr)
+        with logreader.LogReader(self._engine.log_directory(self._record)) as reader:
+            return b"".join(piece.content for piece in reader.pieces() if piece.stream in streams)
+
+    def _lines(
+        self, streams: frozenset[int], tail: int | str, since: int, until: int | None
+    ) -> Iterator[logreader.Line]:
+        with logreader.LogReader(self._engine.log_directory(self._record)) as reader:
+            if isinstance(tail, int) and not since and until is None:
+                yield from logreader.last(reader, tail, streams)
+                return
+            found = logreader.lines(reader.pieces(), streams=streams, since=since, until=until)
+            yield from found if not isinstance(tail, int) else _last(found, tail)
+
+    def _follow(
+        self, streams: frozenset[int], tail: int | str, since: int, until: int | None, timestamps: bool
+    ) -> Iterator[LogLine]:
+        with logreader.LogReader(self._engine.log_directory(self._record)) as reader:
+            if isinstance(tail, int):
+                for line in logreader.last(reader, tail, streams):
+                    if line.time >= since:
+                        yield _log_line(line, timestamps)
+            pieces = logreader.follow(reader, self._engine.store.run_directory(self.id))
+            for line in logreader.lines(pieces, streams=streams, since=since, until=until):
+                yield _log_line(line, timestamps)
+
+    # processes in it
+
+    def popen(
+        self,
+        command: str | Sequence[str],
+        *,
+        user: str | int | None = None,
+        environment: Mapping[str, str] | Sequence[str] | None = None,
+        working_dir: str | None = None,
+        tty: bool = False,
+        stdin: bool = False,
+        privileged: bool = False,
+    ) -> Process:
+        """
+        Start a further process in it; a text is split as a shell does it, but no shell runs.
+
+        Raises Conflict when the container does not run, ExecutableNotFound, UserNotFound.
+        """
+        record = self._record
+        request = process_document(
+            record,
+            command,
+            user=user,
+            environment=environment,
+            working_dir=working_dir,
+            tty=tty,
+            privileged=privileged,
+        )
+        return Process.start(self._engine, record, request, terminal=tty, stdin=stdin)
+
+    def exec(
+        self,
+        command: str | Sequence[str],
+        *,
+        user: str | int | None = None,
+        environment: Mapping[str, str] | Sequence[str] | None = None,
+        working_dir: str | None = None,
+        input: bytes | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        privileged: bool = False,
+    ) -> ExecResult:
+        """
+        Run a further process in it to its end: exit code and both streams, apart.
+
+        After *timeout* seconds it is killed, and TimeoutError raised. With *check* an exit code other than 0 raises
+        CommandFailed, which carries the output.
+        """
+        with self.popen(
+            command,
+            user=user,
+            environment=environment,
+            working_dir=working_dir,
+            stdin=input is not None,
+            privileged=privileged,
+        ) as process:
+            stdout, stderr = process.communicate(input, timeout)
+            code = process.wait()
+        if check and code != 0:
+            raise CommandFailed(f"exec in container {self.short_id}", process.command, code, stdout, stderr)
+        return ExecResult(exit_code=code, stdout=stdout, stderr=stderr)
+
+
+def _streams(stdout: bool, stderr: bool) -> frozenset[int]:
+    chosen = frozenset(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
+    if not chosen:
+        raise InvalidArgument("stdout and stderr are both off: there is nothing to read")
+    return chosen
+
+
+def _nanoseconds(when: float | datetime) -> int:
+    return int((when.timestamp() if isinstance(when, datetime) else when) * _NANO)
+
+
+def _last(found: Iterator[logreader.Line], count: int) -> Iterator[logreader.Line]:
+    from collections import deque
+
+    yield from deque(found, maxlen=count)
+
+
+def timestamp(nanoseconds: int) -> str:
+    """RFC 3339 with nanoseconds, as Docker writes times."""
+    from time import gmtime, strftime
+
+    seconds, rest = divmod(nanoseconds, _NANO)
+    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(seconds))}.{rest:09d}Z"
+
+
+def _stamped(line: logreader.Line) -> bytes:
+    return timestamp(line.time).encode() + b" " + line.content
+
+
+def _log_line(line: logreader.Line, timestamps: bool) -> LogLine:
+    return LogLine(attrs.evolve(line, content=_stamped(line)) if timestamps else line)

@@ -1,0 +1,160 @@
+"""What `docker inspect` and `docker ps` tell, in Docker's words."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from wherry.container import timestamp
+from wherry.portbinding import port_map
+
+if TYPE_CHECKING:
+    from wherry.containerstore import Record
+    from wherry.local import LocalEngine
+    from wherry.state import State
+
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+def container_document(engine: "LocalEngine", record: "Record", state: "State") -> dict[str, Any]:
+    """One container, as `GET /containers/{id}/json` describes it (Engine API 1.51); only what wherry has."""
+    settings = record.settings
+    arguments = [*settings["entrypoint"], *settings["command"]]
+    directory = engine.store.directory(record.id)
+    return {
+        "Id": record.id,
+        "Created": timestamp(record.created),
+        "Path": arguments[0],
+        "Args": arguments[1:],
+        "State": _state(state),
+        "Image": record.image_id,
+        "ResolvConfPath": str(directory / "resolv.conf"),
+        "HostnamePath": str(directory / "hostname"),
+        "HostsPath": str(directory / "hosts"),
+        "LogPath": str(directory / "log"),
+        "Name": f"/{record.name}",
+        "RestartCount": 0,
+        "Driver": "overlay",
+        "Platform": "linux",
+        "Config": _config(record, settings),
+        "HostConfig": _host_config(settings),
+        "Mounts": [
+            {
+                "Type": "bind",
+                "Source": bind["source"],
+                "Destination": bind["target"],
+                "Mode": "ro" if bind["read_only"] else "",
+                "RW": not bind["read_only"],
+                "Propagation": bind["propagation"],
+            }
+            for bind in settings["binds"]
+        ],
+        "NetworkSettings": network_settings(engine, record, state),
+    }
+
+
+def _state(state: "State") -> dict[str, Any]:
+    ended = state.exit
+    return {
+        "Status": state.status,
+        "Running": state.status in ("running", "paused"),
+        "Paused": state.status == "paused",
+        "Restarting": False,
+        "OOMKilled": ended.oom_killed if ended is not None else False,
+        "Dead": False,
+        "Pid": state.pid,
+        "ExitCode": ended.exit_code if ended is not None else 0,
+        "Error": "" if ended is None or ended.known else "its shim was killed: how it ended is unknown",
+        "StartedAt": timestamp(state.started) if state.started else _NEVER,
+        "FinishedAt": timestamp(ended.finished) if ended is not None and ended.finished else _NEVER,
+    }
+
+
+def _config(record: "Record", settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "Hostname": settings["hostname"],
+        "Domainname": settings["domainname"],
+        "User": settings["user"],
+        "Tty": settings["tty"],
+        "OpenStdin": settings["stdin_open"],
+        "Env": list(settings["environment"]),
+        "Cmd": list(settings["command"]),
+        "Image": record.image,
+        "WorkingDir": settings["working_dir"],
+        "Entrypoint": list(settings["entrypoint"]) or None,
+        "ExposedPorts": {port: {} for port in settings["exposed_ports"]},
+        "Labels": dict(record.labels),
+        "StopSignal": settings["stop_signal"],
+        "StopTimeout": settings["stop_timeout"],
+    }
+
+
+def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "Binds": [
+            f"{bind['source']}:{bind['target']}:{'ro' if bind['read_only'] else 'rw'}" for bind in settings["binds"]
+        ],
+        "NetworkMode": settings["network"],
+        "PortBindings": _port_bindings(settings["ports"]),
+        "AutoRemove": settings["auto_remove"],
+        "CapAdd": list(settings["cap_add"]) or None,
+        "CapDrop": list(settings["cap_drop"]) or None,
+        "GroupAdd": list(settings["group_add"]) or None,
+        "Privileged": settings["privileged"],
+        "ReadonlyRootfs": settings["read_only"],
+        "Init": settings["init"],
+        "ShmSize": settings["shm_size"],
+        "Tmpfs": dict(settings["tmpfs"]),
+        "Sysctls": dict(settings["sysctls"]),
+        "Memory": settings["memory"] or 0,
+        "MemoryReservation": settings["memory_reservation"] or 0,
+        "MemorySwap": settings["memory_swap"] or 0,
+        "NanoCpus": settings["nano_cpus"] or 0,
+        "CpuShares": settings["cpu_shares"] or 0,
+        "CpuPeriod": settings["cpu_period"] or 0,
+        "CpuQuota": settings["cpu_quota"] or 0,
+        "CpusetCpus": settings["cpuset_cpus"],
+        "CpusetMems": settings["cpuset_mems"],
+        "PidsLimit": settings["pids_limit"],
+        "CgroupParent": settings["cgroup_parent"],
+        "LogConfig": {"Type": "local", "Config": {}},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+    }
+
+
+def _port_bindings(ports: list[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]]:
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for port in ports:
+        key = f"{port['container_port']}/{port['protocol']}"
+        number = str(port["host_port"]) if port["host_port"] else ""
+        bindings.setdefault(key, []).append({"HostIp": port["host_ip"], "HostPort": number})
+    return bindings
+
+
+def network_settings(engine: "LocalEngine", record: "Record", state: "State") -> dict[str, Any]:
+    """`NetworkSettings`: addresses are shown while it runs, as Docker does."""
+    from wherry import network
+
+    running = state.status in ("running", "paused")
+    with engine.database.read() as connection:
+        places = network.endpoints(connection, record.id)
+    networks = {
+        place.name: {
+            "NetworkID": place.id,
+            "Gateway": place.gateway if running else "",
+            "IPAddress": endpoint.ipv4 if running else "",
+            "IPPrefixLen": place.prefix_length if running else 0,
+            "MacAddress": endpoint.mac,
+            "Aliases": list(endpoint.aliases) or None,
+        }
+        for place, endpoint in places
+    }
+    if not places:
+        networks = {record.settings["network"]: {"NetworkID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0}}
+    first = next(iter(networks.values()))
+    return {
+        "Ports": port_map(state.ports, record.settings["exposed_ports"]) if running else {},
+        "Networks": networks,
+        "IPAddress": first["IPAddress"],
+        "IPPrefixLen": first["IPPrefixLen"],
+        "Gateway": first["Gateway"],
+        "MacAddress": first.get("MacAddress", ""),
+    }

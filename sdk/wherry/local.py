@@ -1,0 +1,447 @@
+"""The engine without a daemon: what the caller's own process does to containers, with all state on disk."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGKILL, Signals
+from time import monotonic, sleep, time_ns
+from typing import Any, Literal
+
+import attrs
+
+from wherry import namefiles, network, recovery, specification
+from wherry import state as states
+from wherry.containerstore import COMPONENT, MIGRATIONS, ContainerStore, Record
+from wherry.errors import (
+    ContainerNotFound,
+    ExecutableNotFound,
+    ExecutableNotRunnable,
+    NotRunning,
+    PortInUse,
+    StartFailed,
+    UserNotFound,
+)
+from wherry.options import Options, published
+from wherry_images import Image, ImageStore
+from wherry_images.errors import ImageNotFound
+from wherry_oci.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from wherry_shim import client as shim
+from wherry_shim import launch, records
+from wherry_shim.logs import LogWriter
+from wherry_shim.tree import remove_tree
+
+_REMOVE_TIMEOUT_S = 10.0
+_POLL_S = 0.002
+
+
+def signal_number(signal: int | str) -> int:
+    """15, "TERM" or "SIGTERM". Raises InvalidArgument."""
+    if isinstance(signal, int) or signal.isdigit():
+        return int(signal)  # of an enumeration, too
+    name = signal.upper() if signal.upper().startswith("SIG") else f"SIG{signal.upper()}"
+    try:
+        if name.startswith("SIGRTMIN+"):
+            return int(Signals.SIGRTMIN) + int(name[len("SIGRTMIN+") :])
+        if name.startswith("SIGRTMAX-"):
+            return int(Signals.SIGRTMAX) - int(name[len("SIGRTMAX-") :])
+        return int(Signals[name])
+    except (KeyError, ValueError):
+        raise InvalidArgument(f"signal {signal!r}: no such signal; signal(7) lists them") from None
+
+
+class LocalEngine:
+    """
+    Containers, images and networks below *root* and *run*.
+
+    It remembers paths only: nothing is read, made or connected to before the first call, and a handle may be pickled,
+    used from threads, and after fork. Safe with any number of processes on one root.
+    """
+
+    def __init__(self, root: Path, run: Path, mirrors: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.root, self.run_directory = root, run
+        self.images = ImageStore(root, mirrors=mirrors)
+        self.database = self.images.database
+        self.store = ContainerStore(self.database, root, run)
+
+    # reaching it
+
+    def _open(self) -> None:
+        """Make the directories and tables at first need. Raises PermissionDenied, Unavailable."""
+        if os.geteuid() != 0:
+            raise PermissionDenied(
+                f"wherry was called by user {os.geteuid()}, and containers need root here: run it as root (sudo)"
+            )
+        try:
+            for directory in (self.root, self.run_directory):
+                os.makedirs(directory, 0o700, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"cannot make {error.filename}: {(error.strerror or '').lower()}") from error
+        self.database.migrate(COMPONENT, MIGRATIONS)
+        self.database.migrate(network.COMPONENT, network.MIGRATIONS)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A writing transaction; a power cut may take its last effects, never half of one."""
+        with self.database.transaction(durable=False) as connection:
+            yield connection
+
+    def _prepare(self) -> None:
+        """Open, and take away what killed processes left."""
+        self._open()
+        recovery.collect(self.store, self.images)
+
+    def record(self, name: str) -> Record:
+        """Raises ContainerNotFound."""
+        self._prepare()
+        with self.database.read() as connection:
+            return self.store.find(connection, name)
+
+    def records(self) -> list[Record]:
+        """Every container's row, the newest first."""
+        self._prepare()
+        with self.database.read() as connection:
+            return self.store.all(connection)
+
+    def state(self, record: Record) -> states.State:
+        """As it is now."""
+        return states.read(self.store.directory(record.id), self.store.run_directory(record.id), record.started)
+
+    # making
+
+    def image(self, reference: str, options: Options) -> Image:
+        """The image, pulled if the policy says so. Raises what wherry_images raises."""
+        if options.pull == "missing":
+            try:
+                return self.images.get(reference, platform=options.platform)
+            except ImageNotFound:
+                return self.images.pull(reference, platform=options.platform)
+        if options.pull == "never":
+            return self.images.get(reference, platform=options.platform)
+        policy: Literal["always", "newer"] = "newer" if options.pull == "newer" else "always"
+        return self.images.pull(reference, platform=options.platform, policy=policy)
+
+    def create(self, image: str, options: Options) -> Record:
+        """A container that is not started. Raises NameInUse and more; nothing of it is left then."""
+        record, lock = self._create(image, options)
+        try:
+            with self._transaction() as connection:
+                self.store.mark_whole(connection, record.id)
+        finally:
+            os.close(lock)
+        return record
+
+    def run(
+        self, image: str, options: Options, *, before_start: Callable[[Record], None] = lambda record: None
+    ) -> Record:
+        """A started container. Raises StartFailed and more; nothing of it is left then."""
+        record, lock = self._create(image, options)
+        try:
+            before_start(record)
+            self._start(record, lock)
+        except BaseException:
+            self._discard(record.id)
+            raise
+        finally:
+            os.close(lock)
+        return record
+
+    def _create(self, image_name: str, options: Options) -> tuple[Record, int]:
+        """The container's row and files, and its lock, the caller's to close."""
+        self._prepare()
+        image = self.image(image_name, options)
+        program = specification.program_of(options, image.config, image_name)
+        container_id, lock = self.store.make()
+        try:
+            hostname = self._hostname(options, container_id)
+            directory = self.store.directory(container_id)
+            spec = specification.document(
+                options, program, container_id=container_id, hostname=hostname, directory=str(directory)
+            )
+            record = self._insert(container_id, image_name, image, options, program, hostname)
+            for name in ("rootfs", "log"):
+                os.mkdir(directory / name, 0o700)
+            LogWriter(str(directory / "log")).close()  # empty, so that it can be followed from before the start
+            (directory / "config.json").write_text(json.dumps(spec), encoding="utf-8", errors="surrogateescape")
+            self._write_order(record, options, program, image)
+            return record, lock
+        except BaseException:
+            self._discard(container_id)
+            os.close(lock)
+            raise
+
+    @staticmethod
+    def _hostname(options: Options, container_id: str) -> str:
+        if options.network == "host":
+            return os.uname().nodename
+        return options.hostname or container_id[:12]
+
+    def _insert(
+        self,
+        container_id: str,
+        image_name: str,
+        image: Image,
+        options: Options,
+        program: specification.Program,
+        hostname: str,
+    ) -> Record:
+        ports = published(options, image.config.exposed_ports or ())
+        settings = {
+            **attrs.asdict(options),
+            **attrs.asdict(program),
+            "hostname": hostname,
+            "ports": [attrs.asdict(port) for port in ports],
+            "exposed_ports": list(image.config.exposed_ports or ()),
+        }
+        with self._transaction() as connection:
+            record = Record(
+                id=container_id,
+                name=options.name or self.store.free_name(connection),
+                image=image_name,
+                image_id=image.id,
+                created=time_ns(),
+                started=0,
+                whole=False,
+                auto_remove=options.auto_remove,
+                labels={**(image.config.labels or {}), **options.labels},
+                settings=settings,
+            )
+            self.store.insert(connection, record)
+            self.images.hold(connection, container_id, image)
+            if options.network in ("bridge", "default"):
+                network.allocate(connection, network.default_network(connection), container_id)
+        return record
+
+    def _write_order(self, record: Record, options: Options, program: specification.Program, image: Image) -> None:
+        """The shim's instructions, and the files that are mounted over the image's own."""
+        directory = self.store.directory(record.id)
+        with self.database.read() as connection:
+            places = network.endpoints(connection, record.id)
+        mode = "bridge" if places else options.network
+        ports = published(options, image.config.exposed_ports or ())
+        order = {
+            "id": record.id,
+            "directory": str(directory),
+            "run": str(self.store.run_directory(record.id)),
+            "rootfs": [attrs.asdict(mount) for mount in self.images.mounts(image, directory)],
+            "user": program.user,
+            "groups": list(options.group_add),
+            "terminal": options.tty,
+            "stdin": options.stdin_open,
+            "init": options.init,
+            "network": None if mode == "host" else network.plan(record.id, places, ports, mode=mode),
+            "cgroup": f"{options.cgroup_parent}/{record.id}",
+            "seccomp": self._seccomp(options),
+            "log": "local",
+            "remove": options.auto_remove,
+        }
+        (directory / "shim.json").write_text(json.dumps(order), encoding="utf-8", errors="surrogateescape")
+        self._write_names(record, options, places)
+
+    def _write_names(
+        self, record: Record, options: Options, places: Sequence[tuple[network.Network, network.Endpoint]]
+    ) -> None:
+        directory = self.store.directory(record.id)
+        hostname = record.settings["hostname"]
+        gateway = places[0][0].gateway if places else None
+        extra = namefiles.parse_extra_hosts(list(options.extra_hosts), gateway)
+        if options.network == "host":
+            hosts = Path("/etc/hosts").read_text(encoding="utf-8", errors="surrogateescape")
+            hosts += "".join(f"{address}\t{name}\n" for name, address in extra)
+        else:
+            addresses = [endpoint.ipv4 for _, endpoint in places]
+            hosts = namefiles.hosts_file(
+                hostname, domainname=options.domainname, addresses=addresses, extra_hosts=extra
+            )
+        resolver = namefiles.resolv_conf(
+            namefiles.host_resolv_conf(),
+            dns=options.dns,
+            search=options.dns_search or None,
+            options=options.dns_opt or None,
+            loopback=options.network == "host",
+        )
+        for name, text in (
+            ("hosts", hosts),
+            ("hostname", namefiles.hostname_file(hostname)),
+            ("resolv.conf", resolver),
+        ):
+            path = directory / name
+            path.write_text(text, encoding="utf-8", errors="surrogateescape")
+            os.chmod(path, 0o644)  # any user of the container reads them
+
+    def _seccomp(self, options: Options) -> str | None:
+        if options.privileged or options.seccomp_unconfined:
+            return None
+        from wherry import seccompcache
+
+        return seccompcache.default_filter(self.root, specification.capabilities_of(options))
+
+    # starting and ending
+
+    def start(self, name: str) -> None:
+        """Start a created or exited container; one that runs is left as it is. Raises StartFailed."""
+        record = self.record(name)
+        if self.state(record).status in ("running", "paused"):
+            return
+        with self.store.locked(record.id, _REMOVE_TIMEOUT_S, "start") as lock:
+            recovery.end_orphans(self.store, record.id)
+            for leftover in (self.store.directory(record.id), self.store.run_directory(record.id)):
+                (leftover / records.EXIT).unlink(missing_ok=True)
+            self._start(record, lock)
+
+    def _start(self, record: Record, lock: int) -> None:
+        directory, run = self.store.directory(record.id), self.store.run_directory(record.id)
+        os.makedirs(run, 0o700, exist_ok=True)
+        with self.database.read() as connection:
+            places = network.endpoints(connection, record.id)
+        for place, _ in places:
+            network.ensure_bridge(place, self.run_directory)
+        cgroup = f"{record.settings['cgroup_parent']}/{record.id}"
+        try:
+            launch.launch(str(directory), str(run), lock, cgroup)
+        except launch.ShimFailed as failure:
+            remove_tree(str(run))
+            raise start_error(record.name, failure.report) from None
+        with self._transaction() as connection:
+            self.store.mark_started(connection, record.id)
+
+    def kill(self, name: str, signal: int | str) -> None:
+        """Send *signal*. Raises NotRunning."""
+        number = signal_number(signal)
+        record = self.record(name)
+        current = self.state(record)
+        if current.status not in ("running", "paused"):
+            raise NotRunning(record.name, current.status, "kill")
+        try:
+            shim.call(str(self.store.run_directory(record.id)), "kill", signal=number)
+        except shim.ShimGone:
+            recovery.signal_orphan(self.store, record, current, number)
+
+    def stop(self, name: str, timeout_s: float | None = None, signal: int | str | None = None) -> None:
+        """Ask it to end by *signal* (its stop signal), and kill it after *timeout_s* (its stop timeout)."""
+        record = self.record(name)
+        if self.state(record).status not in ("running", "paused"):
+            return
+        chosen = signal if signal is not None else record.settings["stop_signal"]
+        patience = record.settings["stop_timeout"] if timeout_s is None else timeout_s
+        self._unfreeze(record)
+        try:
+            self.kill(record.id, chosen)
+            if self.wait(record.id, patience if patience >= 0 else None) is None:
+                self.kill(record.id, SIGKILL)
+                self.wait(record.id)
+        except (NotRunning, ContainerNotFound):  # it ended, or was removed, by itself meanwhile
+            return
+
+    def _unfreeze(self, record: Record) -> None:
+        """A frozen process takes no signal until it thaws."""
+        if self.state(record).status == "paused":
+            shim.call(str(self.store.run_directory(record.id)), "unpause")
+
+    def wait(
+        self, container_id: str, timeout_s: float | None = None, *, gone: bool = False
+    ) -> states.ExitRecord | None:
+        """
+        How it ended, once it has; None when that takes longer than *timeout_s*.
+
+        With *gone* its network and cgroup are down too, and an auto-removed container is removed. One that was
+        never started has not ended: Conflict.
+        """
+        run = self.store.run_directory(container_id)
+        try:
+            until = {"until": "gone"} if gone else {}
+            return states.ExitRecord.from_json(shim.call(str(run), "wait", timeout_s, **until))
+        except TimeoutError:
+            return None
+        except shim.ShimGone:
+            return self._wait_without_shim(container_id, timeout_s)
+
+    def _wait_without_shim(self, container_id: str, timeout_s: float | None) -> states.ExitRecord | None:
+        """It has ended or is about to, was never started, or its shim was killed."""
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        directory, run = self.store.directory(container_id), self.store.run_directory(container_id)
+        while True:
+            busy = self.store.is_locked(container_id)
+            current = states.read(directory, run, 0)
+            if current.exit is not None:
+                return current.exit
+            if not busy and current.status == "created":
+                return self._never_told(container_id)
+            if deadline is not None and monotonic() >= deadline:
+                return None
+            sleep(_POLL_S)
+
+    def _never_told(self, container_id: str) -> states.ExitRecord:
+        record = self.record(container_id)
+        current = self.state(record)
+        if current.exit is None:
+            raise Conflict(f"container {record.name} was not started: start it before you wait for it")
+        return current.exit
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """Remove it; one that runs only with *force*, which kills it. Raises Conflict, ContainerNotFound."""
+        record = self.record(name)
+        if self.state(record).status in ("running", "paused"):
+            if not force:
+                raise Conflict(f"container {record.name} is running: stop it first, or remove it with force=True")
+            self._unfreeze(record)
+            try:
+                self.kill(record.id, SIGKILL)
+                self.wait(record.id)
+            except (NotRunning, ContainerNotFound):
+                pass
+        try:
+            with self.store.locked(record.id, _REMOVE_TIMEOUT_S, "remove"):
+                self._discard(record.id)
+        except ContainerNotFound:  # it removed itself
+            recovery.collect(self.store, self.images)
+
+    def _discard(self, container_id: str) -> None:
+        """Take everything of a container away that has no process; its lock is held by the caller."""
+        recovery.discard(self.store, self.images, container_id)
+
+    def pause(self, name: str, paused: bool) -> None:
+        """Freeze or thaw all its processes. Raises NotRunning, or Conflict when that is so already."""
+        record = self.record(name)
+        try:
+            shim.call(str(self.store.run_directory(record.id)), "pause" if paused else "unpause")
+        except shim.ShimGone:
+            raise NotRunning(record.name, self.state(record).status, "pause" if paused else "unpause") from None
+
+    def converse(self, record: Record, op: str, **request: Any) -> tuple[shim.Conversation, dict[str, Any]]:
+        """A conversation with its shim, and the first answer. Raises NotRunning."""
+        try:
+            conversation = shim.Conversation(str(self.store.run_directory(record.id)), op, **request)
+        except shim.ShimGone:
+            raise NotRunning(record.name, self.state(record).status, op) from None
+        try:
+            return conversation, conversation.answer()
+        except BaseException:
+            conversation.close()
+            raise
+
+    def log_directory(self, record: Record) -> Path:
+        return self.store.directory(record.id) / "log"
+
+
+def start_error(container: str, report: Mapping[str, Any]) -> StartFailed:
+    """The error that a shim's report of failure is."""
+    kind, message = report.get("kind"), str(report.get("text") or report.get("message"))
+    if kind == "port_in_use":
+        return PortInUse(
+            container, message, report["address"], report["port"], report["protocol"], report.get("holder")
+        )
+    classes = {
+        "not_found": ExecutableNotFound,
+        "not_executable": ExecutableNotRunnable,
+        "no_such_user": UserNotFound,
+    }
+    made = classes.get(str(kind), StartFailed)
+    return made(
+        container, message, str(report.get("step", "")), str(report.get("path", "")), int(report.get("errno") or 0)
+    )
+
+
+__all__ = ["LocalEngine", "NotFound", "signal_number", "start_error"]

@@ -1,0 +1,430 @@
+"""What `run` and `create` can be asked for: docker-py's names and meanings, checked before anything is made."""
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict, cast
+
+import attrs
+
+from wherry.portbinding import PortBinding, parse_ports, publish_all
+from wherry_oci.errors import InvalidArgument, Unsupported
+
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgtp]?)i?b?", re.IGNORECASE)
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_LEAST_MEMORY = 6 << 20  # bytes; Docker's least
+
+# docker-py's other names: refused with an error of their own until they are built
+_NOT_YET = frozenset(
+    "blkio_weight blkio_weight_device cgroupns cpu_count cpu_percent cpu_rt_period cpu_rt_runtime device_cgroup_rules "
+    "device_read_bps device_read_iops device_requests device_write_bps device_write_iops healthcheck init_path "
+    "ipc_mode isolation kernel_memory links log_config lxc_conf mac_address mem_swappiness networking_config "
+    "network_disabled oom_kill_disable pid_mode restart_policy runtime storage_opt use_config_proxy userns_mode "
+    "uts_mode version volume_driver volumes_from".split()
+)
+
+
+class RunOptions(TypedDict, total=False):
+    """The keyword arguments of `run` and `create`, with their types; `Options` says what each means."""
+
+    auto_remove: bool
+    cap_add: Sequence[str]
+    cap_drop: Sequence[str]
+    cgroup_parent: str
+    cpu_period: int
+    cpu_quota: int
+    cpu_shares: int
+    cpus: float
+    cpuset_cpus: str
+    cpuset_mems: str
+    devices: Sequence[str]
+    dns: Sequence[str]
+    dns_opt: Sequence[str]
+    dns_search: Sequence[str]
+    domainname: str
+    entrypoint: str | Sequence[str]
+    environment: Mapping[str, str | None] | Sequence[str]
+    extra_hosts: Mapping[str, str] | Sequence[str]
+    group_add: Sequence[str | int]
+    hostname: str
+    init: bool
+    labels: Mapping[str, str] | Sequence[str]
+    mem_limit: int | str
+    mem_reservation: int | str
+    memswap_limit: int | str
+    mounts: Sequence[Mapping[str, Any]]
+    name: str
+    nano_cpus: int
+    network: str
+    network_mode: str
+    oom_score_adj: int
+    pids_limit: int
+    platform: str
+    ports: Mapping[int | str, Any] | Sequence[Any]
+    privileged: bool
+    publish_all_ports: bool
+    pull: str
+    read_only: bool
+    remove: bool
+    security_opt: Sequence[str]
+    shm_size: int | str
+    stdin_open: bool
+    stop_signal: str
+    stop_timeout: int
+    sysctls: Mapping[str, str]
+    tmpfs: Mapping[str, str] | Sequence[str]
+    tty: bool
+    ulimits: Sequence[Any]
+    user: str | int
+    volumes: Mapping[str, Any] | Sequence[str]
+    working_dir: str
+
+
+def size_in_bytes(value: int | str, option: str) -> int:
+    """`512m`, `1.5g`, `1024` or a number of bytes; -1 is kept. Raises InvalidArgument that names *option*."""
+    if isinstance(value, int):
+        return value
+    if value.strip() == "-1":
+        return -1
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise InvalidArgument(f"{option}={value!r} is no size: write bytes, or a number with k, m, g or t")
+    return int(float(match["number"]) * 1024 ** " kmgtp".index(match["unit"].lower() or " "))
+
+
+def words(command: str | Sequence[str] | None, option: str) -> tuple[str, ...] | None:
+    """A command line as its words: a text is split as a POSIX shell does it."""
+    if command is None:
+        return None
+    if isinstance(command, str):
+        try:
+            return tuple(shlex.split(command))
+        except ValueError as error:
+            raise InvalidArgument(f"{option}={command!r}: {error}") from None
+    return tuple(os.fspath(word) for word in command)
+
+
+@attrs.frozen(kw_only=True)
+class Bind:
+    """A path of the host, seen in the container."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    propagation: str = "rprivate"
+
+
+@attrs.frozen(kw_only=True)
+class Limit:
+    """A resource limit (setrlimit(2)); `name` as in `nofile`."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """A request for a container, checked and in one form. Sizes are bytes, times seconds."""
+
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None  # () takes the image's away
+    environment: tuple[str, ...] = ()  # NAME=value
+    working_dir: str = ""
+    user: str = ""  # "" is the image's
+    group_add: tuple[str, ...] = ()
+    hostname: str = ""
+    domainname: str = ""
+    name: str | None = None
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    ports: tuple[PortBinding, ...] = ()
+    publish_all_ports: bool = False
+    binds: tuple[Bind, ...] = ()
+    tmpfs: Mapping[str, str] = attrs.field(factory=dict)  # path: mount options
+    memory: int | None = None
+    memory_reservation: int | None = None
+    memory_swap: int | None = None  # memory and swap together
+    nano_cpus: int | None = None
+    cpu_shares: int | None = None
+    cpu_period: int | None = None
+    cpu_quota: int | None = None
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    pids_limit: int | None = None
+    oom_score_adj: int | None = None
+    ulimits: tuple[Limit, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    no_new_privileges: bool = False
+    seccomp_unconfined: bool = False
+    read_only: bool = False
+    devices: tuple[tuple[str, str, str], ...] = ()  # on the host, in the container, rights
+    sysctls: Mapping[str, str] = attrs.field(factory=dict)
+    shm_size: int = 64 << 20
+    network: str = "bridge"
+    dns: tuple[str, ...] = ()
+    dns_opt: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()  # name:address
+    auto_remove: bool = False
+    tty: bool = False
+    stdin_open: bool = False
+    init: bool = False
+    stop_signal: str = ""  # "" is the image's, or SIGTERM
+    stop_timeout: int = 10
+    cgroup_parent: str = "/wherry"
+    platform: str | None = None
+    pull: str = "missing"
+
+    @classmethod
+    def parse(cls, command: str | Sequence[str] | None, given: Mapping[str, Any]) -> "Options":
+        """
+        The options that *given* (`RunOptions`) asks for.
+
+        Raises TypeError for a name that nobody knows, with the nearest one, Unsupported for one of docker-py's that is
+        not built yet, and InvalidArgument, with the option's name, for a value that makes no sense.
+        """
+        _check_names(given)
+        values = {name: value for name, value in given.items() if value is not None}
+        parsed: dict[str, Any] = {"command": words(command, "command")}
+        for name, value in values.items():
+            parsed.update(_PARSERS[name](value) if name in _PARSERS else {name: value})
+        options = cls(**parsed)
+        options._check()
+        return options
+
+    def _check(self) -> None:
+        if self.name is not None and not _NAME.fullmatch(self.name):
+            raise InvalidArgument(f"name={self.name!r}: a name is one of a-z A-Z 0-9, then those and _ . -")
+        if self.memory is not None and 0 < self.memory < _LEAST_MEMORY:
+            raise InvalidArgument(f"mem_limit={self.memory}: at least {_LEAST_MEMORY} bytes (6m) are needed")
+        if self.memory_swap is not None and self.memory_swap > 0 and self.memory is None:
+            raise InvalidArgument("memswap_limit counts memory and swap together: give mem_limit too")
+        if self.nano_cpus is not None and (self.cpu_quota is not None or self.cpu_period is not None):
+            raise InvalidArgument("nano_cpus (or cpus) and cpu_quota/cpu_period say the same thing: give one of them")
+        if self.pull not in ("missing", "always", "never", "newer"):
+            raise InvalidArgument(f"pull={self.pull!r}: one of missing, always, never, newer")
+        if self.network not in ("bridge", "default", "none", "host"):
+            raise Unsupported(f"network={self.network!r}: only bridge, none and host are supported yet")
+        if self.working_dir and not self.working_dir.startswith("/"):
+            raise InvalidArgument(f"working_dir={self.working_dir!r}: it must be an absolute path")
+        if self.ports and self.network in ("none", "host"):
+            raise InvalidArgument(f"ports cannot be published with network={self.network!r}: leave one of them out")
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    for name in given:
+        if name in RunOptions.__annotations__:
+            continue
+        if name in _NOT_YET:
+            if given[name] in (None, False, "", [], {}):
+                continue
+            raise Unsupported(f"the option {name}= is not supported yet")
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, RunOptions.__annotations__, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"run() got an unexpected keyword argument {name!r}{hint}")
+
+
+def _environment(value: Mapping[str, str | None] | Sequence[str]) -> dict[str, Any]:
+    """A name alone, or with None, takes the value that the caller's own environment has for it, as docker does."""
+    found = []
+    items = value.items() if isinstance(value, Mapping) else ((*item.partition("=")[::2],) for item in value)
+    bare = {item for item in value if "=" not in item} if not isinstance(value, Mapping) else set()
+    for name, setting in items:
+        if not name or "=" in name or "\0" in name:
+            raise InvalidArgument(f"environment: {name!r} is no variable's name")
+        if setting is None or name in bare:
+            own = os.environ.get(name)
+            if own is not None:
+                found.append(f"{name}={own}")
+        else:
+            found.append(f"{name}={setting}")
+    return {"environment": tuple(found)}
+
+
+def _labels(value: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:
+    pairs = value.items() if isinstance(value, Mapping) else (item.partition("=")[::2] for item in value)
+    return {"labels": {str(key): str(text) for key, text in pairs}}
+
+
+def _volumes(value: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """docker-py's mapping, or a list of `source:target[:options]`, in which a source may come twice."""
+    if isinstance(value, Mapping):
+        given = [(source, item["bind"], item.get("mode") or "rw") for source, item in value.items()]
+    else:
+        given = [_volume_fields(item) for item in value]
+    return {"binds": tuple(_bind(*fields) for fields in given)}
+
+
+def _volume_fields(text: str) -> tuple[str, str, str]:
+    parts = text.split(":")
+    if len(parts) == 2:
+        return parts[0], parts[1], "rw"
+    if len(parts) == 3:
+        return parts[0], parts[1], parts[2]
+    raise InvalidArgument(f"volumes: {text!r} is not source:target[:options]; a path with a colon goes into mounts=")
+
+
+def _bind(source: str, target: str, mode: str) -> Bind:
+    source = os.path.expanduser(os.fspath(source))
+    if not source.startswith("/"):
+        raise Unsupported(f"volumes: {source!r} is a volume's name, and only absolute paths of the host work yet")
+    if not target.startswith("/"):
+        raise InvalidArgument(f"volumes: the container's path {target!r} must be absolute")
+    if not os.path.exists(source):
+        raise InvalidArgument(f"volumes: {source} does not exist on the host: make it first")
+    read_only, propagation = False, "rprivate"
+    for option in mode.split(","):
+        if option in ("ro", "readonly"):
+            read_only = True
+        elif option in ("private", "rprivate", "shared", "rshared", "slave", "rslave"):
+            propagation = option
+        elif option not in ("rw", "", "nocopy", "consistent", "cached", "delegated"):
+            raise InvalidArgument(
+                f"volumes: {option!r} of {source}:{target}:{mode} is no option: ro, rw, or a propagation"
+            )
+    return Bind(source=source, target=target, read_only=read_only, propagation=propagation)
+
+
+def _mounts(value: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """docker-py's `Mount` objects (they are dictionaries of the Engine API's names)."""
+    binds, tmpfs = [], {}
+    for mount in value:
+        kind, target = mount.get("Type", "volume"), mount["Target"]
+        if kind == "bind":
+            propagation = (mount.get("BindOptions") or {}).get("Propagation") or "rprivate"
+            mode = f"{'ro' if mount.get('ReadOnly') else 'rw'},{propagation}"
+            binds.append(_bind(mount["Source"], target, mode))
+        elif kind == "tmpfs":
+            settings = mount.get("TmpfsOptions") or {}
+            options = [f"size={settings['SizeBytes']}"] if settings.get("SizeBytes") else []
+            options += [f"mode={settings['Mode']:o}"] if settings.get("Mode") else []
+            tmpfs[target] = ",".join(options)
+        else:
+            raise Unsupported(f"mounts: type {kind!r} of {target} is not supported yet: bind or tmpfs")
+    return {"binds": tuple(binds), "tmpfs": tmpfs}
+
+
+def _tmpfs(value: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:
+    pairs = value.items() if isinstance(value, Mapping) else (item.partition(":")[::2] for item in value)
+    return {"tmpfs": dict(pairs)}
+
+
+def _ulimits(value: Sequence[Any]) -> dict[str, Any]:
+    """docker-py's `Ulimit` (Name, Soft, Hard), or `nofile=1024:2048`."""
+    limits = []
+    for item in value:
+        if isinstance(item, str):
+            name, _, numbers = item.partition("=")
+            soft, _, hard = numbers.partition(":")
+            try:
+                limits.append(Limit(name=name, soft=int(soft), hard=int(hard or soft)))
+            except ValueError:
+                raise InvalidArgument(f"ulimits: {item!r} is not name=soft[:hard]") from None
+        else:
+            limits.append(Limit(name=item["Name"], soft=int(item["Soft"]), hard=int(item["Hard"])))
+    return {"ulimits": tuple(limits)}
+
+
+def _devices(value: Sequence[str]) -> dict[str, Any]:
+    found = []
+    for item in value:
+        parts = item.split(":")
+        rights = parts[2] if len(parts) > 2 else "rwm"
+        if not parts[0].startswith("/") or len(parts) > 3 or not set(rights) <= set("rwm"):
+            raise InvalidArgument(f"devices: {item!r} is not host[:container[:rwm]]")
+        found.append((parts[0], parts[1] if len(parts) > 1 else parts[0], rights))
+    return {"devices": tuple(found)}
+
+
+def _security(value: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in value:
+        key, separator, setting = item.replace(":", "=", 1).partition("=")
+        if key == "no-new-privileges" and setting in ("", "true", "false"):
+            found["no_new_privileges"] = setting != "false"
+        elif key == "seccomp" and setting == "unconfined":
+            found["seccomp_unconfined"] = True
+        elif key in ("seccomp", "apparmor", "label", "systempaths"):
+            raise Unsupported(
+                f"security_opt: {item!r} is not supported yet: no-new-privileges and seccomp=unconfined are"
+            )
+        else:
+            raise InvalidArgument(f"security_opt: {item!r} is no security option{'' if separator else ' of docker'}")
+    return found
+
+
+def _extra_hosts(value: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:
+    pairs = [f"{name}:{address}" for name, address in value.items()] if isinstance(value, Mapping) else value
+    return {"extra_hosts": tuple(pairs)}
+
+
+def _capabilities(name: str) -> Any:
+    def parse(value: Sequence[str]) -> dict[str, Any]:
+        from wherry_oci.linux.process import CAPABILITIES
+
+        found = []
+        for given in value:
+            capability = given.upper()
+            if capability != "ALL" and not capability.startswith("CAP_"):
+                capability = f"CAP_{capability}"
+            if capability != "ALL" and capability not in CAPABILITIES:
+                raise InvalidArgument(f"{name}: {given!r} is no capability; capabilities(7) lists them")
+            found.append(capability)
+        return {name: tuple(found)}
+
+    return parse
+
+
+def _texts(name: str) -> Any:
+    return lambda value: {name: tuple(str(item) for item in cast("Iterable[object]", value))}
+
+
+def _size(option: str, name: str) -> Any:
+    return lambda value: {name: size_in_bytes(value, option)}
+
+
+def _entrypoint(value: str | Sequence[str]) -> dict[str, Any]:
+    found = words(value, "entrypoint") or ()
+    return {"entrypoint": tuple(word for word in found if word) if found == ("",) else found}
+
+
+_PARSERS: dict[str, Any] = {
+    "auto_remove": lambda value: {"auto_remove": True} if value else {},
+    "remove": lambda value: {"auto_remove": True} if value else {},
+    "cap_add": _capabilities("cap_add"),
+    "cap_drop": _capabilities("cap_drop"),
+    "cpus": lambda value: {"nano_cpus": int(float(value) * 1e9)},
+    "devices": _devices,
+    "dns": _texts("dns"),
+    "dns_opt": _texts("dns_opt"),
+    "dns_search": _texts("dns_search"),
+    "entrypoint": _entrypoint,
+    "environment": _environment,
+    "extra_hosts": _extra_hosts,
+    "group_add": _texts("group_add"),
+    "labels": _labels,
+    "mem_limit": _size("mem_limit", "memory"),
+    "mem_reservation": _size("mem_reservation", "memory_reservation"),
+    "memswap_limit": _size("memswap_limit", "memory_swap"),
+    "mounts": _mounts,
+    "network_mode": lambda value: {"network": value},
+    "ports": lambda value: {"ports": tuple(parse_ports(value))},
+    "security_opt": _security,
+    "shm_size": _size("shm_size", "shm_size"),
+    "tmpfs": _tmpfs,
+    "ulimits": _ulimits,
+    "user": lambda value: {"user": str(value)},
+    "volumes": _volumes,
+}
+
+
+def published(options: Options, exposed: Iterable[str]) -> tuple[PortBinding, ...]:
+    """The ports to publish, with `publish_all_ports` also those that the image exposes."""
+    if not options.publish_all_ports:
+        return options.ports
+    return (*options.ports, *publish_all(list(exposed), options.ports))

@@ -1,0 +1,189 @@
+"""
+Taking away what killed processes left, by reading the same records as everybody else.
+
+What is left over is known by a free lock: nobody is at work on the container, so nobody will finish what was begun.
+"""
+
+import os
+from signal import SIGKILL
+from time import sleep, time
+
+from wherry import network, state
+from wherry.containerstore import REMOVED_PREFIX, ContainerStore, Record
+from wherry.errors import ContainerNotFound
+from wherry_images import ImageStore
+from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
+from wherry_shim import records
+from wherry_shim.network import unpublish
+from wherry_shim.tree import remove_tree
+
+_EXIT_KEPT_S = 300  # for those who still ask how an auto-removed container ended
+_CGROUP_TRIES = 100
+_CGROUP_PAUSE_S = 0.01
+
+
+def collect(store: ContainerStore, images: ImageStore) -> None:
+    """Remove what is dead. A few look-ups when there is nothing; safe from everywhere at once."""
+    found_dead = False
+    try:
+        present = set(os.listdir(store.directories))
+    except FileNotFoundError:
+        present = set()
+    with store.database.read() as connection:
+        rows = store.all(connection)
+    for name in [name for name in present if name.startswith(REMOVED_PREFIX)]:
+        remove_tree(str(store.directories / name))
+    known = {row.id for row in rows}
+    for container_id in present - known:
+        if not container_id.startswith(REMOVED_PREFIX):
+            found_dead |= _collect_directory(store, images, container_id)
+    for row in rows:
+        if row.id not in present:
+            _forget_if_gone(store, images, row.id)
+        elif not row.whole or row.auto_remove:
+            found_dead |= _collect_row(store, images, row)
+    _collect_run_directories(store, known)
+    if found_dead:
+        _collect_networks(store)
+
+
+def _collect_networks(store: ContainerStore) -> None:
+    """Devices and addresses whose maker was killed before, or after, its container was known."""
+    with store.database.transaction(durable=False) as connection:
+        network.collect(connection, {row.id for row in store.all(connection)})
+
+
+def _collect_directory(store: ContainerStore, images: ImageStore, container_id: str) -> bool:
+    """A directory without a row: its maker is between the two, or was killed there. Whether it was removed."""
+    try:
+        lock = store.try_lock(container_id)
+    except ContainerNotFound:  # no lock file: killed before it was made, or about to make it
+        try:
+            os.rmdir(store.directory(container_id))
+        except OSError:
+            return False
+        return True
+    if lock is None:
+        return False
+    try:
+        with store.database.read() as connection:
+            row = connection.execute("SELECT 1 FROM container WHERE id = ?", (container_id,)).fetchone()
+        if row is None:
+            discard(store, images, container_id)
+        return row is None
+    finally:
+        os.close(lock)
+
+
+def _forget_if_gone(store: ContainerStore, images: ImageStore, container_id: str) -> None:
+    """A row without a directory: the container removed itself at its end."""
+    if not os.path.lexists(store.directory(container_id)):
+        _forget(store, images, container_id)
+
+
+def _collect_row(store: ContainerStore, images: ImageStore, row: Record) -> bool:
+    """A container in the making, or one that removes itself: whether it was dead, and is removed."""
+    try:
+        lock = store.try_lock(row.id)
+    except ContainerNotFound:
+        _forget_if_gone(store, images, row.id)
+        return False
+    if lock is None:  # its maker or its shim is there
+        return False
+    try:
+        current = state.read(store.directory(row.id), store.run_directory(row.id), row.started)
+        ran = current.exit is not None or os.path.exists(store.run_directory(row.id) / records.STATE)
+        if current.status in ("running", "paused"):  # its shim was killed, it goes on
+            _mark_whole(store, row)
+            return False
+        if (row.auto_remove and ran) or not (row.whole or ran):
+            discard(store, images, row.id)
+            return True
+        _mark_whole(store, row)
+        return False
+    finally:
+        os.close(lock)
+
+
+def _mark_whole(store: ContainerStore, row: Record) -> None:
+    if not row.whole:
+        with store.database.transaction(durable=False) as connection:
+            store.mark_whole(connection, row.id)
+
+
+def _collect_run_directories(store: ContainerStore, known: set[str]) -> None:
+    """Live files of containers that are no more; an exit record stays for a while."""
+    try:
+        names = os.listdir(store.run)
+    except FileNotFoundError:
+        return
+    for name in names:
+        directory = store.run / name
+        if name in known or os.path.lexists(store.directory(name)) or len(name) != 64:
+            continue
+        try:
+            age = time() - os.stat(directory / records.EXIT).st_mtime
+        except FileNotFoundError:
+            age = _EXIT_KEPT_S + 1
+        except NotADirectoryError:
+            continue
+        if age > _EXIT_KEPT_S:
+            remove_tree(str(directory))
+
+
+def discard(store: ContainerStore, images: ImageStore, container_id: str) -> None:
+    """Remove all of a container; the caller has its lock. Safe to repeat."""
+    end_orphans(store, container_id)
+    _forget(store, images, container_id)
+    doomed = store.directories / f"{REMOVED_PREFIX}{container_id}"
+    try:
+        os.rename(store.directory(container_id), doomed)
+    except FileNotFoundError:
+        pass
+    remove_tree(str(doomed))
+    remove_tree(str(store.run_directory(container_id)))
+
+
+def _forget(store: ContainerStore, images: ImageStore, container_id: str) -> None:
+    with store.database.transaction(durable=False) as connection:
+        network.release(connection, container_id)
+        images.release(connection, container_id)
+        store.delete(connection, container_id)
+
+
+def end_orphans(store: ContainerStore, container_id: str) -> None:
+    """Kill what a killed shim left running, and remove its cgroup and published ports."""
+    live = records.read(str(store.run_directory(container_id)), records.STATE)
+    if live is not None and live.get("ports"):
+        unpublish(live["table"], live["ports"])
+    cgroup = _cgroup_of(store, container_id)
+    if not any(os.path.isdir(directory) for directory in cgroup.directories):
+        return
+    for _ in range(_CGROUP_TRIES):
+        cgroup.kill(SIGKILL)
+        try:
+            cgroup.remove()
+            break
+        except OSError:  # EBUSY: those that were killed are not gone yet
+            sleep(_CGROUP_PAUSE_S)
+
+
+def _cgroup_of(store: ContainerStore, container_id: str) -> Cgroup:
+    with store.database.read() as connection:
+        found = connection.execute("SELECT settings FROM container WHERE id = ?", (container_id,)).fetchone()
+    parent = "/wherry"
+    if found is not None:
+        import json
+
+        parent = json.loads(found[0])["cgroup_parent"]
+    return Cgroup(f"{parent}/{container_id}", Hierarchies.find())
+
+
+def signal_orphan(store: ContainerStore, record: Record, current: state.State, number: int) -> None:
+    """Send *number* to the first process of a container whose shim is gone; SIGKILL takes all of it."""
+    try:
+        os.kill(current.pid, number)
+    except ProcessLookupError:
+        return
+    if number == SIGKILL:
+        _cgroup_of(store, record.id).kill(SIGKILL)

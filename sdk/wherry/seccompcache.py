@@ -1,0 +1,30 @@
+"""Compiled seccomp filters, kept by what they are made of: compiling one takes longer than starting a container."""
+
+import os
+import platform
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+_PROFILE_VERSION = "1"  # raised whenever wherry_oci.seccomp would make another program of the same question
+
+
+def default_filter(root: Path, capabilities: Sequence[str]) -> str:
+    """The file with Docker's default filter for a container with *capabilities*, compiled at first need."""
+    machine, kernel = platform.machine(), os.uname().release
+    question = "\0".join((_PROFILE_VERSION, machine, kernel, *sorted(capabilities)))
+    directory = root / "cache" / "seccomp"
+    path = directory / sha256(question.encode()).hexdigest()
+    if not path.exists():
+        os.makedirs(directory, 0o700, exist_ok=True)
+        _compile(path, capabilities)
+    return str(path)
+
+
+def _compile(path: Path, capabilities: Sequence[str]) -> None:
+    from wherry_oci.seccomp import compile_filter, default_profile
+
+    program = compile_filter(default_profile(capabilities))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    temporary.write_bytes(program)
+    os.rename(temporary, path)
