@@ -80,6 +80,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     left += leftovers.settled(lambda: [*_processes_of_the_run(), *_new_cgroups(before["cgroups"])])
     left += leftovers.folders(leftovers.folder_prefix())
+    left[:] = dict.fromkeys(left)  # a worker and the run may see the same
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -121,11 +122,12 @@ def _processes_of_the_run() -> list[str]:
 
 def _new_cgroups(before: dict[str, int]) -> list[str]:
     """
-    Cgroups of this run: new ones, and still there.
+    Cgroups that are new, and empty.
 
-    Other runs on this machine may have theirs, but with processes in them, and not for long.
+    One with processes in it is theirs: a leak if they are of this run, else another run's at this very time.
     """
-    return [f"cgroup {path}" for path, inode in leftovers.cgroups().items() if before.get(path) != inode]
+    new = [path for path, inode in leftovers.cgroups().items() if before.get(path) != inode]
+    return [f"cgroup {path}" for path in new if leftovers.empty(path)]
 
 
 # --- each test ------------------------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ def _nothing_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if leftovers.new(before, _cheap()):
         gc.collect()  # an expected exception may hold what its traceback saw
-    left = leftovers.settled(lambda: leftovers.new(before, _cheap()), patience_s=5)
+    left = leftovers.settled(lambda: leftovers.new(before, _cheap()))
     assert not left, "the test left over:\n" + "\n".join(left)
     assert (os.getcwd(), _umask()) == (directory, mask), "the test changed the directory or the umask of its process"
 
@@ -216,5 +218,5 @@ def world(host: Host, registry: Registry, image: Callable[[str], Layout]) -> Ite
 
 
 def _check(made: World) -> None:
-    left = leftovers.settled(made.left_over, patience_s=5)
+    left = leftovers.settled(made.left_over)
     assert not left, "the test left over:\n" + "\n".join(left)

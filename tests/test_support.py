@@ -2,8 +2,10 @@
 
 import functools
 import os
+import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -109,11 +111,102 @@ def test_a_world_sees_what_is_left_in_it(world: World) -> None:
     assert world.left_over() == []
     (world.run / "abc").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "left", world.run / "abc"], check=True)
-    process = subprocess.Popen(["sleep", "600"], cwd=world.run)
+    process = subprocess.Popen(
+        ["sh", "-c", "echo; read line"], cwd=world.run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
     try:
+        process.stdout.readline()
         assert [line.split()[0] for line in world.left_over()] == ["process", "mount", "file"]
     finally:
         world.raze()
-        process.wait()
+        process.communicate()
     assert world.left_over() == []
     world.path.mkdir()
+
+
+LEAKS = """
+import os, pathlib, subprocess, pytest
+from support import leftovers
+
+def test_a_process(host):
+    subprocess.Popen(["setsid", "--fork", "sleep", "600"]).wait()
+
+def test_a_daemon_elsewhere(host):
+    subprocess.Popen([*host.machine.prefix, "setsid", "--fork", "sleep", "601"]).wait()
+
+def test_a_device(host):
+    subprocess.run(["ip", "link", "add", "leak0", "type", "bridge"], check=True)
+
+def test_a_table(host):
+    subprocess.run(["nft", "add", "table", "ip", "leak"], check=True)
+
+def test_a_mount(host, tmp_path):
+    subprocess.run(["mount", "-t", "tmpfs", "leak", "/mnt"], check=True)
+
+def test_a_descriptor():
+    os.open("/dev/zero", os.O_RDONLY)
+
+def test_a_folder():
+    pathlib.Path(leftovers.folder_prefix() + "leak").mkdir()
+
+def test_a_cgroup():
+    for top in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup"):
+        if os.path.exists(top + "/cgroup.procs"):
+            os.makedirs(top + "/wherry/leak")
+            break
+
+def test_nothing(host):
+    pass
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_what_tests_leave_over_fails_them_and_the_run(host: Host, tmp_path: Path, workers: str) -> None:
+    """Each kind of thing that can be left is named: with the guilty test where a look is cheap, else for the run."""
+    tests = tmp_path / "test_leaks.py"
+    tests.write_text(LEAKS.replace("import os", "pytestmark = __import__('pytest').mark.root\nimport os", 1))
+    here = Path(__file__).parent
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        here.parent / "pyproject.toml",
+        "--rootdir",
+        tmp_path,
+    ]
+    command += ["-p", "no:cacheprovider", "-p", "conftest", "-n", workers, tests]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "WHERRY_"))}
+    environment |= {
+        "PYTHONPATH": str(here),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_PLUGINS": "xdist,pytest_timeout",
+        "WHERRY_TEST_PATIENCE_S": "1",
+    }
+    run = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    summary = run.stdout.partition("= left over =")[2]
+    try:
+        assert run.returncode == 1, run.stdout
+        for guilty in ("device", "mount", "descriptor"):
+            assert f"ERROR {tests.name}::test_a_{guilty}" in run.stdout, run.stdout
+        for left in (
+            "sleep 600",
+            "sleep 601",
+            "table ip leak",
+            "network device leak0",
+            "tmpfs on /mnt",
+            "-leak",
+            "/wherry/leak",
+        ):
+            assert left in summary, run.stdout
+        assert "9 passed, 3 errors" in run.stdout, run.stdout
+    finally:
+        for line in summary.splitlines():
+            kind, _, rest = line.partition(" ")
+            if kind == "process":
+                os.kill(int(rest.partition(":")[0]), signal.SIGKILL)
+            elif kind in ("file", "cgroup"):
+                os.rmdir(rest)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 TAG = "WHERRY_TEST_RUN"
-PATIENCE_S = 10.0  # how long what is ending may take to be gone
+PATIENCE_S = float(os.environ.get("WHERRY_TEST_PATIENCE_S", "10"))  # how long what is ending may take to be gone
 
 # A container engine keeps these for the next container: the folder of its cgroups, its bridge, its table. They hold
 # nothing when no container is there.
@@ -89,6 +89,14 @@ def cgroups() -> dict[str, int]:
         if mount.partition(" - ")[2].split()[0] in ("cgroup", "cgroup2"):
             found.update(_cgroups_below(mount.split()[4]))
     return found
+
+
+def empty(cgroup: str) -> bool:
+    """Whether no process is in a cgroup or below it."""
+    try:
+        return not any(Path(folder, "cgroup.procs").read_text() for folder, _, _ in os.walk(cgroup))
+    except OSError:  # it is being removed
+        return False
 
 
 def _cgroups_below(top: str) -> dict[str, int]:
