@@ -72,6 +72,11 @@ class Client:
         return ContainerCollection(self)
 
     @property
+    def networks(self) -> "NetworkCollection":
+        """Every network of this root."""
+        return NetworkCollection(self)
+
+    @property
     def images(self) -> "ImageCollection":
         """Every image of this root."""
         return ImageCollection(self)
@@ -171,6 +176,21 @@ class ContainerCollection:
             for record in engine.records()
             if all or engine.state(record).status in ("running", "paused")
         ]
+
+
+class NetworkCollection:
+    """`client.networks`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def prune(self) -> "builtins.list[str]":
+        """
+        Take down the bridges and nftables of networks in which no container is; returns their names.
+
+        The default network is made again when a container needs it, with the same addresses.
+        """
+        return self._client._engine.prune_networks()
 
 
 class ImageCollection:

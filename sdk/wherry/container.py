@@ -1,6 +1,6 @@
 """A container as its user holds it: an id and an engine. What it tells is read at the moment it is asked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -192,7 +192,7 @@ class Container:
         since: float | datetime = 0,
         until: float | datetime | None = None,
         timestamps: bool = False,
-    ) -> Iterator[LogLine]: ...
+    ) -> Generator[LogLine, None, None]: ...
 
     def logs(
         self,
@@ -204,7 +204,7 @@ class Container:
         since: float | datetime = 0,
         until: float | datetime | None = None,
         timestamps: bool = False,
-    ) -> str | Iterator[LogLine]:
+    ) -> str | Generator[LogLine, None, None]:
         """
         What it has written, both streams in order; with *follow* whole lines as they come, until it ends.
 
@@ -236,7 +236,7 @@ class Container:
 
     def _follow(
         self, streams: frozenset[int], tail: int | str, since: int, until: int | None, timestamps: bool
-    ) -> Iterator[LogLine]:
+    ) -> Generator[LogLine, None, None]:
         with logreader.LogReader(self._engine.log_directory(self._record)) as reader:
             if isinstance(tail, int):
                 for line in logreader.last(reader, tail, streams):

@@ -410,6 +410,17 @@ class LocalEngine:
         except shim.ShimGone:
             raise NotRunning(record.name, self.state(record).status, "pause" if paused else "unpause") from None
 
+    def prune_networks(self) -> list[str]:
+        """Take down what unused networks have on the host; their names."""
+        self._prepare()
+        taken = []
+        with self._transaction() as connection:
+            for unused in network.networks(connection):
+                if not network.members(connection, unused):
+                    network.remove_bridge(connection, unused)
+                    taken.append(unused.name)
+        return taken
+
     def converse(self, record: Record, op: str, **request: Any) -> tuple[shim.Conversation, dict[str, Any]]:
         """A conversation with its shim, and the first answer. Raises NotRunning."""
         try:

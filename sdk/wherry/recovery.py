@@ -5,8 +5,10 @@ What is left over is known by a free lock: nobody is at work on the container, s
 """
 
 import os
+import re
+from pathlib import Path
 from signal import SIGKILL
-from time import sleep, time
+from time import sleep
 
 from wherry import network, state
 from wherry.containerstore import REMOVED_PREFIX, ContainerStore, Record
@@ -18,6 +20,7 @@ from wherry_shim.network import unpublish
 from wherry_shim.tree import remove_tree
 
 _EXIT_KEPT_S = 300  # for those who still ask how an auto-removed container ended
+_ID = re.compile(r"[0-9a-f]{64}")
 _CGROUP_TRIES = 100
 _CGROUP_PAUSE_S = 0.01
 
@@ -112,23 +115,21 @@ def _mark_whole(store: ContainerStore, row: Record) -> None:
 
 
 def _collect_run_directories(store: ContainerStore, known: set[str]) -> None:
-    """Live files of containers that are no more; an exit record stays for a while."""
+    """Live files of containers that are no more; how one that removed itself ended is kept for a while."""
+    records.forget_ended(str(store.run), _EXIT_KEPT_S)
     try:
         names = os.listdir(store.run)
     except FileNotFoundError:
         return
     for name in names:
-        directory = store.run / name
-        if name in known or os.path.lexists(store.directory(name)) or len(name) != 64:
-            continue
-        try:
-            age = time() - os.stat(directory / records.EXIT).st_mtime
-        except FileNotFoundError:
-            age = _EXIT_KEPT_S + 1
-        except NotADirectoryError:
-            continue
-        if age > _EXIT_KEPT_S:
-            remove_tree(str(directory))
+        if _ID.fullmatch(name) and name not in known and not os.path.lexists(store.directory(name)):
+            _collect_run_directory(store.run / name)
+
+
+def _collect_run_directory(directory: Path) -> None:
+    """Its shim has moved the container's directory away, and is about to be done, or was killed on the way."""
+    if not state.shim_is_alive(directory):
+        remove_tree(str(directory))
 
 
 def discard(store: ContainerStore, images: ImageStore, container_id: str) -> None:

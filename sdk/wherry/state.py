@@ -54,7 +54,11 @@ def read(directory: Path, run_directory: Path, started: int) -> State:
         if live is not None and (state := _live(live)) is not None:
             return state
         # It may have ended between the two looks.
-        ended = records.read(str(run_directory), records.EXIT) or records.read(str(directory), records.EXIT)
+        ended = (
+            records.read(str(run_directory), records.EXIT)
+            or records.read(str(directory), records.EXIT)
+            or records.read_ended(str(run_directory))
+        )
     if ended is not None:
         record = ExitRecord.from_json(ended)
         return State(status="exited", started=record.started, exit=record)

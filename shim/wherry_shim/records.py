@@ -5,7 +5,7 @@ The small files by which a shim tells the world about its container, each replac
     `status` ("starting", "running", "paused" or "exited"), `shim` and `shim_start` (process and its start time in clock
     ticks since boot: a number used again is told apart), the same as `pid` and `pid_start` for the container's first
     process, `started` (nanoseconds since 1970), `ports` as bound, `table` of nftables that publishes them.
-`exit.json`, in `run/ID` and, unless the container is removed at its end, beside its configuration
+`exit.json`, in `run/ID` and beside the container's configuration; of one that removes itself at its end `run/ended/ID`
     `exit_code`, `signal` (or null), `oom_killed`, `started`, `finished`, `log_lost` (bytes that no disk took).
 """
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STATE = "state.json"
 EXIT = "exit.json"
 SOCKET = "shim.sock"
+_ENDED = "ended"
 
 
 def write(directory: str, name: str, record: "dict[str, Any]") -> None:
@@ -32,6 +33,38 @@ def write(directory: str, name: str, record: "dict[str, Any]") -> None:
     finally:
         os.close(fd)
     os.rename(temporary, f"{directory}/{name}")
+
+
+def keep_ended(run_directory: str) -> None:
+    """Have the exit record in a place of its own, too, for who asks when *run_directory* is gone."""
+    run, _, container = run_directory.rpartition("/")
+    try:
+        os.mkdir(f"{run}/{_ENDED}", 0o700)
+    except FileExistsError:
+        pass
+    os.link(f"{run_directory}/{EXIT}", f"{run}/{_ENDED}/{container}")
+
+
+def read_ended(run_directory: str) -> "dict[str, Any] | None":
+    """What `keep_ended` kept, if it is still there."""
+    run, _, container = run_directory.rpartition("/")
+    return read(f"{run}/{_ENDED}", container)
+
+
+def forget_ended(run: str, older_than_s: float) -> None:
+    """Remove what has been kept for longer."""
+    from time import time
+
+    try:
+        with os.scandir(f"{run}/{_ENDED}") as entries:
+            old = [entry.path for entry in entries if time() - entry.stat().st_mtime > older_than_s]
+    except FileNotFoundError:
+        return
+    for path in old:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            continue
 
 
 def read(directory: str, name: str) -> "dict[str, Any] | None":

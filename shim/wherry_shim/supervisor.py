@@ -219,7 +219,7 @@ class Supervisor:
         """Stop every process, or let them go on. Raises RuntimeFailure when that is so already."""
         if paused == self._paused:
             raise RuntimeFailure(
-                "invalid", "pause", "the container is paused" if paused else "the container is not paused"
+                "conflict", "pause", "the container is paused" if paused else "the container is not paused"
             )
         self.cgroup.freeze(paused)
         self._paused = paused
@@ -228,7 +228,7 @@ class Supervisor:
     def execute(self, request: "dict[str, Any]", connection: Connection) -> None:
         """Run a further process for *connection*. Raises RuntimeFailure."""
         if self._paused:
-            raise RuntimeFailure("invalid", "exec", "the container is paused: unpause it first")
+            raise RuntimeFailure("conflict", "exec", "the container is paused: unpause it first")
         execution = Execution(
             self._loop,
             request,
@@ -285,11 +285,14 @@ class Supervisor:
     def _keep_or_remove(self, record: "dict[str, Any]") -> None:
         try:
             if self._order.get("remove"):
+                records.keep_ended(self._run)
                 self._remove_directory()
             else:
                 records.write(self._directory, records.EXIT, record)
         finally:
             self._remove_live_files()
+        if self._order.get("remove"):
+            remove_tree(self._run)
 
     def _remove_directory(self) -> None:
         """Out of sight in one step; what a kill leaves of the rest the next client collects."""

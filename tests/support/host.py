@@ -143,6 +143,13 @@ def _own_mounts() -> None:
     _mount(None, "/", None, _REC | _SHARED)  # then shared again among ourselves
 
 
+def own_mounts_without(path: str) -> None:
+    """Give the calling thread mounts of its own in which the one at *path* is missing."""
+    _checked(_libc.unshare(_NEWNS), "unshare")
+    _mount(None, "/", None, _REC | _PRIVATE)
+    _checked(_libc.umount2(path.encode(), 0), f"umount {path}")
+
+
 def _wire(network: Network, neighbour: Network) -> None:
     """Loopback up on both, and a wire between them, with addresses from the ranges kept for documentation."""
     lines = {

@@ -57,9 +57,13 @@ def symlink(path: str, target: str) -> Entry:
     return Entry(path=path, kind=tarfile.SYMTYPE, link=target, mode=0o777)
 
 
-def hardlink(path: str, target: str) -> Entry:
-    """A hard link to an entry of this layer or of one below, named from the root without a leading slash."""
-    return Entry(path=path, kind=tarfile.LNKTYPE, link=target)
+def hardlink(path: str, target: str, mode: int = 0o644) -> Entry:
+    """
+    A hard link to an entry of this layer or of one below, named from the root without a leading slash.
+
+    *mode* is to be the target's: who unpacks it sets it on the one file that both name.
+    """
+    return Entry(path=path, kind=tarfile.LNKTYPE, link=target, mode=mode)
 
 
 def whiteout(path: str) -> Entry:

@@ -187,10 +187,10 @@ def folders(prefix: str) -> list[str]:
 
 
 def containers(run: Path) -> list[str]:
-    """What containers left in the run directory *run*: whatever is in it but lock files."""
+    """What containers left in the run directory *run*: all but lock files and exit records that are kept."""
     if not run.is_dir():
         return []
-    return [f"file {path}" for path in sorted(run.iterdir()) if not _lock(path)]
+    return [f"file {path}" for path in sorted(run.iterdir()) if not _lock(path) and path.name != "ended"]
 
 
 def _lock(path: Path) -> bool:

@@ -17,6 +17,7 @@ from support import leftovers
 from support.host import Host
 from support.layout import Layout
 from support.registry import Registry
+from wherry import Client
 
 _numbers = itertools.count()
 _pushed: set[tuple[str, str]] = set()  # by this process
@@ -93,6 +94,11 @@ class World:
             with _gone_is_fine():
                 os.kill(int(line.split()[1].rstrip(":")), signal.SIGKILL)
         leftovers.settled(lambda: leftovers.processes(f"{self.path}/"))
+        if (self.root / "wherry.db").exists():
+            with Client(root=self.root, run=self.run) as client:
+                for container in client.containers.list(all=True):
+                    container.remove(force=True)
+                client.networks.prune()
         for line in reversed(leftovers.mounts()):
             if f"{self.path}/" in line:
                 subprocess.run(["umount", "--lazy", line.rpartition(" on ")[2]], check=False)

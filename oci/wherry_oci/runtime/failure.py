@@ -7,7 +7,7 @@ class RuntimeFailure(Error):
     """
     A container could not be made or entered.
 
-    `kind` is one of "no_such_user", "not_found", "not_executable", "unsupported", "invalid", "system", `step` what was
+    `kind` is one of "no_such_user", "not_found", "not_executable", "unsupported", "invalid", "conflict", "system", `step` what was
     tried, `path` on what (may be empty), `errno` the kernel's answer or 0.
     """
 
