@@ -37,6 +37,14 @@ class Collected:
     size: int = 0
 
 
+@attrs.frozen(kw_only=True)
+class Pruned:
+    """What a prune did."""
+
+    removed: tuple[str, ...] = ()  # as ImageStore.remove tells it
+    size: int = 0  # bytes that are free now
+
+
 def collect(stores: Stores, *, partial: bool = False) -> Collected:
     """Remove what is not needed; with *partial* also what is left of downloads that nobody is at."""
     directories = _listed(stores.layout.snapshots)

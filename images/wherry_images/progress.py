@@ -1,5 +1,7 @@
 """What a pull or a push tells while it runs."""
 
+import time
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -34,3 +36,20 @@ class PushEvent:
     phase: Phase
     current: int = 0
     total: int | None = None
+
+
+_INTERVAL_S = 0.1
+
+
+class Throttle:
+    """Tells a growing count of bytes, but not more often than anybody can look; the last one always."""
+
+    def __init__(self, tell: Callable[[int], None], total: int | None) -> None:
+        self._tell, self._total = tell, total
+        self._last = 0.0
+
+    def __call__(self, current: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _INTERVAL_S or current == self._total:
+            self._last = now
+            self._tell(current)

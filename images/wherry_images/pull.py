@@ -5,9 +5,9 @@ Nothing is visible before both of a layer's digests match and its files are on t
 visible in one transaction at the end. What was fetched of a pull that failed is there for the next one.
 """
 
+import os
 import queue
 import threading
-import time
 from collections.abc import Generator
 from contextlib import suppress
 from typing import BinaryIO
@@ -31,7 +31,7 @@ from wherry_images.layer import Applied, Limits, NeedsLower
 from wherry_images.layout import Layout
 from wherry_images.lower import Lower
 from wherry_images.platform import best, rank
-from wherry_images.progress import PullEvent
+from wherry_images.progress import Phase, PullEvent, Throttle
 from wherry_images.records import Lease, Snapshot, add_blobs, find_snapshot, lower_layers
 from wherry_images.reference import Reference
 from wherry_images.registry import Cancelled, Fetched, Registry
@@ -40,7 +40,6 @@ from wherry_oci.spec.digest import ChainID, DiffID, Digest, chain_ids
 from wherry_oci.spec.image import Platform
 from wherry_oci.spec.manifest import MAX_DOCUMENT, Descriptor, ImageDocument, Index, Manifest
 
-_EVENT_INTERVAL_S = 0.1  # between two of one layer and phase
 _MAX_NESTED = 4  # indexes in indexes
 
 
@@ -148,14 +147,17 @@ class Pull:
     def __init__(
         self,
         stores: Stores,
-        registry: Registry,
         config: RegistryConfig,
-        reference: Reference,
         found: Found,
         lease: Lease,
+        registry: Registry | None = None,
+        repository: str = "",
     ) -> None:
-        self._stores, self._registry, self._config = stores, registry, config
-        self._reference, self._found, self._lease = reference, found, lease
+        """Without a *registry* all blobs must be in the store."""
+        self._stores, self._config = stores, config
+        self._registry, self._repository = registry, repository
+        self._found, self._lease = found, lease
+        self._cancelled = registry.cancelled if registry is not None else threading.Event()
         self._diff_ids = found.document.rootfs.diff_ids
         self._chain_ids = chain_ids(self._diff_ids)
         self._events: queue.SimpleQueue[PullEvent | BaseException | None] = queue.SimpleQueue()
@@ -182,13 +184,13 @@ class Pull:
                 elif isinstance(event, BaseException):
                     # what the others say after the first failure is its consequence
                     failure = failure or event
-                    self._registry.cancel()
+                    self._cancel()
                 elif failure is None:
                     yield event
         finally:
-            self._registry.cancelled.set()
+            self._cancelled.set()
             if running:
-                self._registry.cancel()
+                self._cancel()
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
@@ -196,11 +198,16 @@ class Pull:
             raise failure
         return [snapshot for snapshot in self._ready if snapshot is not None]
 
+    def _cancel(self) -> None:
+        self._cancelled.set()
+        if self._registry is not None:
+            self._registry.cancel()
+
     # -- in the threads ------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         try:
-            while not self._registry.cancelled.is_set():
+            while not self._cancelled.is_set():
                 with self._lock:
                     position = next(self._next, None)
                 if position is None:
@@ -323,7 +330,7 @@ class Pull:
         """The layers below *position*, once they are all unpacked."""
         for below in range(position):
             while not self._is_ready[below].wait(0.1):
-                if self._registry.cancelled.is_set():
+                if self._cancelled.is_set():
                     raise Cancelled("given up")
         known = [snapshot for snapshot in self._ready[:position] if snapshot is not None]
         return Lower(tuple(lower_layers(self._stores.layout, known)))
@@ -368,9 +375,11 @@ class Pull:
     # -- progress ------------------------------------------------------------------------------------------------------
 
     def _download(self, descriptor: Descriptor) -> Download:
+        if self._registry is None:
+            raise InvalidImage(f"blob {descriptor.digest} is missing")
         return Download(
             self._registry,
-            self._reference.repository,
+            self._repository,
             descriptor,
             self._stores.content,
             retries=self._config.retries,
@@ -379,34 +388,16 @@ class Pull:
             progress=self._progress(descriptor, "downloading", descriptor.size),
         )
 
-    def _progress(self, descriptor: Descriptor, phase: str, total: int | None) -> "_Progress":
-        return _Progress(self._events, descriptor.digest, phase, total)
+    def _progress(self, descriptor: Descriptor, phase: Phase, total: int | None) -> Throttle:
+        return Throttle(lambda current: self._events.put(PullEvent(descriptor.digest, phase, current, total)), total)
 
     def _waiting(self, descriptor: Descriptor) -> None:
-        if self._registry.cancelled.is_set():
+        if self._cancelled.is_set():
             raise Cancelled("given up")
         current = 0
         with suppress(FileNotFoundError):
-            import os
-
             current = os.stat(self._stores.content.partial_path(descriptor.digest)).st_size
         self._events.put(PullEvent(descriptor.digest, "waiting", current, descriptor.size))
-
-
-class _Progress:
-    """Turns a count of bytes into events that are not too many."""
-
-    def __init__(
-        self, events: "queue.SimpleQueue[PullEvent | BaseException | None]", layer: str, phase: str, total: int | None
-    ) -> None:
-        self._events, self._layer, self._phase, self._total = events, layer, phase, total
-        self._last = 0.0
-
-    def __call__(self, current: int) -> None:
-        now = time.monotonic()
-        if now - self._last >= _EVENT_INTERVAL_S or current == self._total:
-            self._last = now
-            self._events.put(PullEvent(self._layer, self._phase, current, self._total))  # type: ignore[arg-type] # one of Phase
 
 
 class _Checked:

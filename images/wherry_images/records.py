@@ -89,6 +89,8 @@ MIGRATIONS = (
     """,
 )
 
+INDEX_ITEM = "index.json"  # leased while index.json may lag behind the names
+
 _IMAGE = "SELECT id, manifest, document, size FROM image"
 
 

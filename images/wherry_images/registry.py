@@ -34,6 +34,7 @@ from wherry_images.errors import (
     RegistryUnreachable,
 )
 from wherry_images.hosts import Endpoint, RegistryConfig, certificate_files, is_loopback
+from wherry_images.reference import DEFAULT_REGISTRY
 from wherry_oci.errors import Error, InvalidArgument, Unavailable
 from wherry_oci.spec.digest import Digest, digest_of, hasher, parse_digest
 from wherry_oci.spec.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT, Index, Manifest, loads_json
@@ -47,6 +48,7 @@ _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
 _MAX_ERROR = 64 << 10  # bytes of an error's body that are read
+_MAX_PAGES = 100
 _TOKEN_LIFE_S = 60  # when a token server does not say (distribution's token.md)
 _CHALLENGE = re.compile(r'([a-zA-Z][a-zA-Z0-9_-]*)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]+)')
 
@@ -213,6 +215,137 @@ class Registry:
         with self._closing(response):
             self._raise_for(response, url, BlobUnknown, (416,))
             yield response, _start(response, offset)
+
+    # -- pushing -------------------------------------------------------------------------------------------------------
+
+    def has_blob(self, repository: str, digest: Digest) -> bool:
+        try:
+            with self._exchange(
+                self._endpoints[-1],
+                "HEAD",
+                f"/v2/{repository}/blobs/{digest}",
+                scopes=_push_scopes(repository),
+                unknown=BlobUnknown,
+            ):
+                return True
+        except BlobUnknown:
+            return False
+
+    def start_upload(self, repository: str, mount: Digest | None = None, source: str = "") -> str | None:
+        """
+        Where to send a blob. With *mount*, the registry is asked to take it from its repository *source* instead: None
+        then says that it has.
+        """
+        query = f"?{urlencode({'mount': mount, 'from': source})}" if mount else ""
+        scopes = _push_scopes(repository) + ((f"repository:{source}:pull",) if mount else ())
+        path = f"/v2/{repository}/blobs/uploads/{query}"
+        with self._exchange(self._endpoints[-1], "POST", path, scopes=scopes, body=b"") as response:
+            if mount and response.status == 201:
+                return None
+            return self._location(response, path)
+
+    def send_chunk(
+        self, repository: str, location: str, start: int, end: int, pieces: Callable[[], Iterable[bytes]]
+    ) -> str:
+        """Send the bytes from *start* up to *end* of a blob; tells where the next ones go."""
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(end - start),
+            "Content-Range": f"{start}-{end - 1}",
+        }
+        with self._exchange(
+            self._endpoints[-1],
+            "PATCH",
+            location,
+            scopes=_push_scopes(repository),
+            headers=headers,
+            body=pieces,
+            retry=False,
+        ) as response:
+            return self._location(response, location)
+
+    def finish_upload(
+        self, repository: str, location: str, digest: Digest, size: int, pieces: Callable[[], Iterable[bytes]] | None
+    ) -> None:
+        """Send the blob's last *size* bytes and its digest."""
+        joint = "&" if urlsplit(location).query else "?"
+        with self._exchange(
+            self._endpoints[-1],
+            "PUT",
+            f"{location}{joint}{urlencode({'digest': digest})}",
+            scopes=_push_scopes(repository),
+            headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
+            body=pieces if pieces is not None else b"",
+            retry=False,
+        ):
+            pass
+
+    def put_manifest(self, repository: str, target: str, content: bytes, media_type: str) -> Digest:
+        """Give *content* the name *target*. Raises DigestMismatch if the registry made something else of it."""
+        expected = digest_of(content)
+        with self._exchange(
+            self._endpoints[-1],
+            "PUT",
+            f"/v2/{repository}/manifests/{target}",
+            scopes=_push_scopes(repository),
+            headers={"Content-Type": media_type},
+            body=content,
+        ) as response:
+            said = response.headers.get("Docker-Content-Digest")
+        if said and said != expected:
+            raise DigestMismatch(expected, said, f"manifest pushed to {self.name}")
+        return expected
+
+    def _location(self, response: "BaseHTTPResponse", path: str) -> str:
+        """The whole address that an answer names: where an upload goes on."""
+        location = response.headers.get("Location")
+        if not location:
+            raise RegistryUnreachable(f"{path}: the answer does not say where to send the blob", registry=self.name)
+        endpoint = self._endpoints[-1]
+        scheme = self._schemes.get(endpoint.host, endpoint.schemes[0])
+        target = urljoin(f"{scheme}://{endpoint.host}{path if '://' not in path else ''}", location)
+        parts = urlsplit(target)
+        if parts.scheme == "http" and (scheme == "https" or not self._config.may_be_plain(parts.netloc)):
+            raise RegistryRefused(f"{path}: the blob should go to {target[:200]}, which has no TLS", registry=self.name)
+        return target
+
+    # -- the registry itself -------------------------------------------------------------------------------------------
+
+    def ping(self) -> None:
+        """Ask for nothing: raises AuthRequired if the credentials are not the right ones."""
+        with self._exchange(self._endpoints[-1], "GET", "/v2/", scopes=()):
+            pass
+
+    def tags(self, repository: str) -> list[str]:
+        """The tags of a repository."""
+        return self._listing(f"/v2/{repository}/tags/list", "tags", (f"repository:{repository}:pull",))
+
+    def catalog(self) -> list[str]:
+        """The repositories, where the registry tells them."""
+        return self._listing("/v2/_catalog", "repositories", ("registry:catalog:*",))
+
+    def _listing(self, path: str, field: str, scopes: tuple[str, ...]) -> list[str]:
+        found: list[str] = []
+        for _ in range(_MAX_PAGES):
+            with self._exchange(self._endpoints[-1], "GET", path, scopes=scopes, unknown=ManifestUnknown) as response:
+                answer = loads_json(self._read(response, MAX_DOCUMENT, path), path)
+                following = re.match(r'<([^>]+)>;\s*rel="?next"?', response.headers.get("Link", ""))
+            items = answer.get(field) if isinstance(answer, dict) else None
+            found += [item for item in items or [] if isinstance(item, str)]
+            if not following:
+                break
+            parts = urlsplit(urljoin(path, following[1]))
+            path = parts.path + (f"?{parts.query}" if parts.query else "")
+        return found
+
+    def search_v1(self, term: str, limit: int) -> object:
+        """The answer of docker's first registry API to a search; Docker Hub still gives it."""
+        endpoint = self._endpoints[-1]
+        if self.name == DEFAULT_REGISTRY:
+            endpoint = attrs.evolve(endpoint, host="index.docker.io")
+        path = f"/v1/search?{urlencode({'q': term, 'n': limit})}"
+        with self._exchange(endpoint, "GET", path, scopes=(), unknown=ManifestUnknown) as response:
+            return loads_json(self._read(response, MAX_DOCUMENT, "the search's answer"), "the search's answer")
 
     # -- endpoints -----------------------------------------------------------------------------------------------------
 
@@ -588,6 +721,10 @@ class Registry:
         if status >= 500 or status == 408:
             return RegistryUnreachable(f"{what}: status {status}", registry=self.name, status=status, said=said)
         return RegistryRefused(f"{what}: status {status}", registry=self.name, status=status, said=said)
+
+
+def _push_scopes(repository: str) -> tuple[str, ...]:
+    return (f"repository:{repository}:pull,push",)
 
 
 def _is_direct(scheme: str, host: str, exceptions: str | None) -> bool:

@@ -7,8 +7,9 @@ can be pickled and survives fork. Nothing is read or made before the first call.
 
 import os
 import sqlite3
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from wherry_images import records
 from wherry_images.content import Content
@@ -22,11 +23,27 @@ from wherry_oci.errors import InvalidArgument
 from wherry_oci.spec.mount import Mount
 
 if TYPE_CHECKING:
+    from wherry_images.check import Problem, Usage
+    from wherry_images.collect import Pruned
+    from wherry_images.compression import Source
     from wherry_images.credentials import Credentials
+    from wherry_images.diff import Change
     from wherry_images.hosts import RegistryConfig
     from wherry_images.layer import Limits
-    from wherry_images.progress import PullEvent
-    from wherry_images.pull import Stores
+    from wherry_images.lower import LowerLayer
+    from wherry_images.progress import PullEvent, PushEvent
+    from wherry_images.pull import Found, Stores
+    from wherry_images.search import Result
+    from wherry_oci.spec.digest import Digest
+    from wherry_oci.spec.manifest import Manifest
+
+    Problems = list[Problem]
+    Changes = list[Change]
+    Results = list[Result]
+    _Lower = list[LowerLayer]
+
+T = TypeVar("T")
+E = TypeVar("E")
 
 Policy = Literal["missing", "always", "never", "newer"]
 StrPath = str | os.PathLike[str]
@@ -125,18 +142,7 @@ class ImageStore:
         Raises ManifestUnknown, AuthRequired, RateLimited, RegistryUnreachable, DigestMismatch, InvalidLayer, NoSpace,
         UnsupportedImage, …: it has not failed if it returns.
         """
-        events = self.pulling(reference, platform=platform, policy=policy, credentials=credentials)
-        try:
-            while True:
-                event = next(events)
-                if progress is not None:
-                    progress(event)
-        except StopIteration as end:
-            image = end.value
-            assert isinstance(image, Image)
-            return image
-        finally:
-            events.close()
+        return _drive(self.pulling(reference, platform=platform, policy=policy, credentials=credentials), progress)
 
     def pulling(
         self,
@@ -187,11 +193,11 @@ class ImageStore:
             wanted = parse_platform(platform)
             found = resolve(registry, reference, wanted, explicit=platform is not None)
             with records.leased(self._layout, self.database) as lease:
-                lease.add(found.manifest.config.digest, *found.documents)
-                snapshots = yield from Pull(stores, registry, config, reference, found, lease).run()
+                lease.add(records.INDEX_ITEM, found.manifest.config.digest, *found.documents)
+                snapshots = yield from Pull(stores, config, found, lease, registry, reference.repository).run()
                 names = () if reference.digest else (str(reference),)
                 image = record_image(stores, found, snapshots, reference, names)
-            self._write_index()
+                self._write_index()
             yield PullEvent("", "done")
             return self.get(image)
         finally:
@@ -257,13 +263,13 @@ class ImageStore:
         parsed = parse_reference(reference)
         if parsed.digest is not None:
             raise InvalidArgument(f"{reference}: a digest is no name that one can give")
-        self._make()
-        with self.database.transaction() as connection:
-            image = _find(connection, name_or_id)
-            connection.execute(
-                "INSERT OR REPLACE INTO image_name VALUES (?, ?, ?)", (str(parsed), image.id, image.manifest)
-            )
-        self._write_index()
+        with self._naming():
+            with self.database.transaction() as connection:
+                image = _find(connection, name_or_id)
+                connection.execute(
+                    "INSERT OR REPLACE INTO image_name VALUES (?, ?, ?)", (str(parsed), image.id, image.manifest)
+                )
+            self._write_index()
         return self.get(image.id)
 
     def remove(self, name_or_id: str, *, force: bool = False) -> Lines:
@@ -276,16 +282,382 @@ class ImageStore:
         """
         from wherry_images.collect import collect
 
-        self._make()
-        with self.database.transaction() as connection:
-            image = _find(connection, name_or_id)
-            done = _untag(connection, image, name_or_id, force)
-            gone = not records.load_images(connection, "WHERE id = ?", (image.id,))
+        with self._naming():
+            with self.database.transaction() as connection:
+                image = _find(connection, name_or_id)
+                done = _untag(connection, image, name_or_id, force)
+                gone = not records.load_images(connection, "WHERE id = ?", (image.id,))
+            self._write_index()
         if gone:
             collected = collect(self._stores())
             done += [f"deleted: {layer}" for layer in collected.layers]
-        self._write_index()
         return done
+
+    def prune(self, *, all: bool = False, labels: Mapping[str, str | None] | None = None, until: str = "") -> "Pruned":
+        """
+        Remove the images without a name, or with *all* every one that no container has; and all that nobody needs.
+
+        *labels* and *until* (RFC 3339) spare the images without such a label, and those made later.
+        """
+        from wherry_images.collect import Pruned, collect
+
+        where = "WHERE id NOT IN (SELECT image FROM image_hold)"
+        if not all:
+            where += " AND id NOT IN (SELECT image FROM image_name)"
+        done: list[str] = []
+        with self._naming():
+            with self.database.transaction() as connection:
+                for image in records.load_images(connection, where):
+                    if _spared(image, labels or {}, until):
+                        continue
+                    connection.execute("DELETE FROM image_name WHERE image = ?", (image.id,))
+                    connection.execute("DELETE FROM image WHERE id = ?", (image.id,))
+                    done += [f"untagged: {name}" for name in image.names] + [f"deleted: {image.id}"]
+            self._write_index()
+        collected = collect(self._stores(), partial=True)
+        return Pruned(removed=(*done, *(f"deleted: {layer}" for layer in collected.layers)), size=collected.size)
+
+    def usage(self) -> "Usage":
+        """How much room the images take, each by itself and all together."""
+        from wherry_images.check import usage
+
+        self._make()
+        return usage(self._stores())
+
+    def check(self, *, content: bool = False) -> "Problems":
+        """
+        What in the store is not as its records say; nothing is changed, and what is just being made is no problem.
+
+        With *content* every blob is read and its digest checked.
+        """
+        from wherry_images.check import check
+
+        self._make()
+        return check(self._stores(), content=content)
+
+    # -- pushing -------------------------------------------------------------------------------------------------------
+
+    def push(
+        self,
+        name: str,
+        *,
+        progress: "Callable[[PushEvent], None] | None" = None,
+        credentials: "Credentials | None" = None,
+        chunk_size: int | None = None,
+    ) -> str:
+        """
+        Send an image to the registry of its name; tells the digest that it has there.
+
+        What the registry has already is not sent again. *progress* is called in this thread. With a *chunk_size*, in
+        bytes, blobs are sent in several requests. Raises AuthRequired, RegistryUnreachable, RegistryRefused, …
+        """
+        return _drive(self.pushing(name, credentials=credentials, chunk_size=chunk_size), progress)
+
+    def pushing(
+        self, name: str, *, credentials: "Credentials | None" = None, chunk_size: int | None = None
+    ) -> "Generator[PushEvent, None, str]":
+        """As `push`, as an iterator of its events that returns the digest; closing it ends the push."""
+        reference = parse_reference(name)
+        return (yield from self._push(reference, [self.get(name)], False, credentials, chunk_size))
+
+    def push_index(
+        self,
+        name: str,
+        images: Sequence[str],
+        *,
+        progress: "Callable[[PushEvent], None] | None" = None,
+        credentials: "Credentials | None" = None,
+    ) -> str:
+        """Send *images*, one for each platform, and an index of them under *name*; tells the index' digest."""
+        found = [self.get(image) for image in images]
+        return _drive(self._push(parse_reference(name), found, True, credentials, None), progress)
+
+    def _push(
+        self,
+        reference: Reference,
+        images: Images,
+        as_index: bool,
+        credentials: "Credentials | None",
+        chunk_size: int | None,
+    ) -> "Generator[PushEvent, None, str]":
+        from wherry_images.progress import PushEvent
+        from wherry_images.push import Push, index_of, uploads_of
+        from wherry_images.registry import Registry
+
+        if self._offline:
+            raise Offline(str(reference))
+        self._make()
+        config = self._config(reference.registry, credentials)
+        registry = Registry(reference.registry, config, push=True)
+        try:
+            with records.leased(self._layout, self.database) as lease:
+                manifests = [self._lease_image(lease, image) for image in images]
+                push = Push(
+                    registry,
+                    reference.repository,
+                    self._content,
+                    parallel=config.parallel,
+                    retries=config.retries,
+                    chunk_size=chunk_size,
+                )
+                elsewhere = self._elsewhere(reference)
+                yield from push.blobs(uploads_of([manifest for manifest, _ in manifests], elsewhere))
+                for image, (manifest, content) in zip(images, manifests, strict=True):
+                    target = image.manifest if as_index or reference.digest else reference.tag
+                    digest = registry.put_manifest(reference.repository, target, content, manifest.media_type)
+                if as_index:
+                    entries = [
+                        (manifest.media_type, image, len(content))
+                        for image, (manifest, content) in zip(images, manifests, strict=True)
+                    ]
+                    media_type, content = index_of(entries)
+                    digest = registry.put_manifest(reference.repository, reference.tag, content, media_type)
+                self._record_digests(reference, images)
+            yield PushEvent("", "done")
+            return digest
+        finally:
+            registry.close()
+
+    def _lease_image(self, lease: records.Lease, image: Image) -> "tuple[Manifest, bytes]":
+        """An image's manifest, its blobs kept from being collected."""
+        import attrs
+
+        from wherry_images.documents import parse_manifest
+        from wherry_oci.spec.manifest import MAX_DOCUMENT, Manifest
+
+        lease.add(image.id, image.manifest)
+        with self.database.read() as connection:
+            records.require_image(connection, image.id)
+            media_type = connection.execute("SELECT media_type FROM image WHERE id = ?", (image.id,)).fetchone()[0]
+        content = self._content.read(image.manifest, MAX_DOCUMENT)
+        manifest = parse_manifest(content, media_type, f"manifest {image.manifest}")
+        assert isinstance(manifest, Manifest)
+        lease.add(*(layer.digest for layer in manifest.layers))
+        return attrs.evolve(manifest, media_type=media_type), content
+
+    def _elsewhere(self, reference: Reference) -> "dict[Digest, tuple[str, ...]]":
+        """In which other repositories of the same registry each blob is known to be."""
+        prefix = f"{reference.registry}/"
+        found: dict[Digest, tuple[str, ...]] = {}
+        with self.database.read() as connection:
+            for repository, digest in connection.execute(
+                "SELECT DISTINCT repository, image_blob.digest FROM image_digest"
+                " JOIN image_blob ON image_blob.image = image_digest.image WHERE repository != ?",
+                (reference.name,),
+            ):
+                if repository.startswith(prefix):
+                    found[digest] = (*found.get(digest, ()), repository.removeprefix(prefix))[:3]
+        return found
+
+    def _record_digests(self, reference: Reference, images: Images) -> None:
+        with self.database.transaction() as connection:
+            for image in images:
+                connection.execute(
+                    "INSERT OR IGNORE INTO image_digest SELECT ?, ?, id FROM image WHERE id = ?",
+                    (reference.name, image.manifest, image.id),
+                )
+
+    # -- archives ------------------------------------------------------------------------------------------------------
+
+    def save(self, names: Sequence[str], *, format: Literal["docker", "oci"] = "docker") -> Iterator[bytes]:
+        """
+        An archive of the images *names*, as pieces of a tar: an OCI image layout, for "docker" with what docker load
+        wants beside it.
+        """
+        from wherry_images.archive import save
+
+        self._make()
+        asked = [(self.get(name), _named(name)) for name in names]
+        images: dict[Digest, tuple[Image, tuple[str, ...]]] = {}
+        for image, given in asked:
+            known = images.get(image.id, (image, ()))[1]
+            images[image.id] = (image, tuple(dict.fromkeys((*known, *((given,) if given else image.names)))))
+        with records.leased(self._layout, self.database) as lease:
+            for image, _ in images.values():
+                self._lease_image(lease, image)
+            yield from save(self._stores(), list(images.values()), docker=format == "docker")
+
+    def load(self, source: "Source | StrPath", *, progress: "Callable[[PullEvent], None] | None" = None) -> Images:
+        """
+        The images of an archive, docker's or OCI's, compressed or not: a path, or anything that can `read`.
+
+        Raises InvalidImage, DigestMismatch, InvalidLayer, NoSpace; nothing of a bad archive stays.
+        """
+        from wherry_images.archive import load
+
+        self._make()
+        with _opened(source) as opened, records.leased(self._layout, self.database) as lease:
+            lease.add(records.INDEX_ITEM)
+            stores = self._stores()
+            images = [
+                self._unpack_local(loaded.found, lease, loaded.names, progress)
+                for loaded in load(stores, opened, lease)
+            ]
+            self._write_index()
+        return [self.get(image) for image in images]
+
+    def import_(
+        self,
+        source: "Source | StrPath",
+        reference: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        message: str = "",
+        platform: str | None = None,
+    ) -> Image:
+        """A new image out of the tar of a root file system; *config* is its configuration, as docker writes it."""
+        from wherry_images.archive import import_layer
+        from wherry_images.platform import parse_platform
+
+        self._make()
+        with _opened(source) as opened, records.leased(self._layout, self.database) as lease:
+            lease.add(records.INDEX_ITEM)
+            found = import_layer(
+                self._stores(),
+                opened,
+                lease,
+                config=config or {},
+                message=message,
+                platform=str(parse_platform(platform)),
+                created=_now(),
+            )
+            image = self._unpack_local(found, lease, _tagged(reference), None)
+            self._write_index()
+        return self.get(image)
+
+    def commit(
+        self,
+        image: Image | None,
+        directory: StrPath,
+        reference: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        author: str = "",
+        message: str = "",
+        created_by: str = "",
+    ) -> Image:
+        """
+        A new image: *image* and what a container of it wrote below *directory*, that was given to `mounts`.
+
+        *config* takes the place of the image's. The container should be paused or stopped.
+        """
+        from wherry_images.archive import commit_layer
+
+        self._make()
+        with records.leased(self._layout, self.database) as lease:
+            lease.add(records.INDEX_ITEM)
+            parent = None
+            if image is not None:
+                parent = image
+                self._lease_image(lease, image)
+            found = commit_layer(
+                self._stores(),
+                self.diff(image, directory),
+                lease,
+                parent,
+                config=config,
+                author=author,
+                message=message,
+                created_by=created_by,
+                created=_now(),
+            )
+            number = self._unpack_local(found, lease, _tagged(reference), None)
+            self._write_index()
+        return self.get(number)
+
+    def diff(self, image: Image | None, directory: StrPath) -> Iterator[bytes]:
+        """The layer, as an uncompressed tar, of what a container of *image* wrote below *directory*."""
+        from wherry_images.diff import native_diff, overlay_diff
+
+        upper, lower = self._written(image, directory)
+        return native_diff(upper, lower) if self._snapshotter == "native" else overlay_diff(upper, lower)
+
+    def changes(self, image: Image | None, directory: StrPath) -> "Changes":
+        """The files that a container of *image* added, modified and deleted (docker diff)."""
+        from wherry_images.diff import native_changes, overlay_changes
+
+        upper, lower = self._written(image, directory)
+        return native_changes(upper, lower) if self._snapshotter == "native" else overlay_changes(upper, lower)
+
+    def export(self, image: Image | None, directory: StrPath | None = None) -> Iterator[bytes]:
+        """
+        The whole root file system as one uncompressed tar: the image's, or a container's that writes below *directory*.
+        """
+        from wherry_images.diff import export
+        from wherry_images.lower import LowerLayer
+
+        if directory is None:
+            layers = [] if image is None else self._lower(image)
+            return export(layers)
+        upper, lower = self._written(image, directory)
+        return export([LowerLayer(upper)] if self._snapshotter == "native" else [LowerLayer(upper), *lower])
+
+    def _written(self, image: Image | None, directory: StrPath) -> "tuple[str, _Lower]":
+        paths = [] if image is None else self._layers(image)
+        upper, _ = self._rootfs().changes(paths, os.path.abspath(os.fspath(directory)))
+        return upper, [] if image is None else self._lower(image)
+
+    def _lower(self, image: Image) -> "_Lower":
+        self._migrate()
+        with self.database.read() as connection:
+            return records.lower_layers(self._layout, records.image_snapshots(connection, image.id))
+
+    def _unpack_local(
+        self,
+        found: "Found",
+        lease: records.Lease,
+        names: tuple[str, ...],
+        progress: "Callable[[PullEvent], None] | None",
+    ) -> "Digest":
+        from wherry_images.hosts import RegistryConfig
+        from wherry_images.pull import Pull, record_image
+
+        lease.add(found.manifest.config.digest, *found.documents)
+        stores = self._stores()
+        snapshots = _drive(Pull(stores, RegistryConfig(), found, lease).run(), progress)
+        return record_image(stores, found, snapshots, None, names)
+
+    # -- registries ----------------------------------------------------------------------------------------------------
+
+    def login(self, registry: str, credentials: "Credentials") -> str:
+        """Try *credentials* and remember them where docker does; tells where. Raises AuthRequired."""
+        from wherry_images.credentials import store_credentials
+        from wherry_images.registry import Registry
+
+        config = self._config(registry, credentials)
+        client = Registry(registry, config, push=True)
+        try:
+            client.ping()
+        finally:
+            client.close()
+        return store_credentials(registry, credentials, path=config.docker_config)
+
+    def logout(self, registry: str) -> bool:
+        """Forget the credentials for *registry*; tells whether there were any."""
+        from wherry_images.credentials import erase_credentials
+
+        return erase_credentials(registry, path=self._config(registry).docker_config)
+
+    def tags(self, repository: str) -> Lines:
+        """The tags that a repository has in its registry."""
+        from wherry_images.registry import Registry
+
+        reference = parse_reference(repository)
+        client = Registry(reference.registry, self._config(reference.registry), push=True)
+        try:
+            return client.tags(reference.repository)
+        finally:
+            client.close()
+
+    def search(self, term: str, *, limit: int = 25) -> "Results":
+        """
+        Repositories whose names or descriptions have *term*, on Docker Hub or, for `host/term`, in that registry.
+
+        Raises Unsupported where the registry cannot tell.
+        """
+        from wherry_images.search import search
+
+        return search(term, limit, self._config)
 
     # -- inner ---------------------------------------------------------------------------------------------------------
 
@@ -321,6 +693,14 @@ class ImageStore:
             credentials={**config.credentials, **given},
         )
 
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Around a change of names and the writing of index.json that goes with it."""
+        self._make()
+        with records.leased(self._layout, self.database) as lease:
+            lease.add(records.INDEX_ITEM)
+            yield
+
     def _write_index(self) -> None:
         from wherry_images.index import write_index
 
@@ -328,6 +708,55 @@ class ImageStore:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_made": False}
+
+
+def _drive(events: "Generator[E, None, T]", progress: "Callable[[E], None] | None") -> T:
+    """Run *events* to their end, showing each to *progress*; what they return."""
+    try:
+        while True:
+            event = next(events)
+            if progress is not None:
+                progress(event)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        events.close()
+
+
+@contextmanager
+def _opened(source: "Source | StrPath") -> "Iterator[Source]":
+    if isinstance(source, (str, os.PathLike)):
+        with open(source, "rb", buffering=0) as file:
+            yield file
+    else:
+        yield source
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _tagged(reference: str | None) -> tuple[str, ...]:
+    return (str(parse_reference(reference)),) if reference else ()
+
+
+def _named(name: str) -> str | None:
+    """The normalized name that *name* is, None for an id or digest."""
+    try:
+        reference = parse_reference(name)
+    except InvalidArgument:
+        return None
+    return str(reference) if not reference.digest else None
+
+
+def _spared(image: Image, labels: Mapping[str, str | None], until: str) -> bool:
+    for key, value in labels.items():
+        if key not in image.labels or (value is not None and image.labels[key] != value):
+            return True
+    return bool(until) and image.created > until
 
 
 def _find(connection: sqlite3.Connection, name_or_id: str) -> Image:
@@ -371,7 +800,7 @@ def _check_platform(image: Image, name: str, platform: str) -> None:
         )
 
 
-def _untag(connection: sqlite3.Connection, image: Image, name_or_id: str, force: bool) -> list[str]:
+def _untag(connection: sqlite3.Connection, image: Image, name_or_id: str, force: bool) -> Lines:
     held = records.holders(connection, image.id)
     by_name, by_digest = _as_named(image, name_or_id)
     names = [by_name] if by_name else list(image.names)
