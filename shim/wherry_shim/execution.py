@@ -2,6 +2,7 @@
 
 import os
 
+from wherry_oci.linux.process import SECCOMP_FILTER_FLAG_SPEC_ALLOW
 from wherry_oci.runtime import container, quickjson
 from wherry_oci.runtime.cgroups import Cgroup
 from wherry_oci.runtime.init import Entry
@@ -43,7 +44,7 @@ class Execution:
                 user=request.get("user"),
                 added_groups=request.get("groups") or [],
                 seccomp=seccomp,
-                seccomp_flags=0,
+                seccomp_flags=SECCOMP_FILTER_FLAG_SPEC_ALLOW,
                 stdio=self.streams.child_ends,
                 reap=False,
             )

@@ -9,6 +9,7 @@ import os
 from _signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, set_wakeup_fd, signal  # type: ignore[import-not-found] # no enum
 from time import time_ns
 
+from wherry_oci.linux.process import SECCOMP_FILTER_FLAG_SPEC_ALLOW
 from wherry_oci.runtime import container, quickjson
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
@@ -100,7 +101,7 @@ class Supervisor:
             user=self._order.get("user"),
             added_groups=self._order.get("groups") or [],
             seccomp=self._seccomp,
-            seccomp_flags=0,
+            seccomp_flags=SECCOMP_FILTER_FLAG_SPEC_ALLOW,
             stdio=self.streams.child_ends,
             reap=bool(self._order.get("init")),
         )
