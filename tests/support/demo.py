@@ -89,7 +89,8 @@ class Place:
         _say("Its only companion is the shim:")
         state = json.loads(self._wherry("inspect", NAME, quiet=True))[0]["State"]
         tree = self._run(["pstree", "--arguments", "--show-pids", "--hide-threads", str(_parent(state["Pid"]))])
-        _expect("nginx: master" in tree, "nginx is not in the tree")
+        names = [line.strip(" `|-").partition(",")[0] for line in tree.splitlines()]
+        _expect(names[0] == "wherry-shim" and set(names[1:]) == {"nginx"}, "there is more than nginx and its shim")
         self._wherry("logs", NAME)
         version = self._wherry("exec", NAME, "nginx", "-v")
         _expect("nginx version" in version, f"nginx -v printed {version!r}")

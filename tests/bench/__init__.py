@@ -1,0 +1,1 @@
+"""Speed and size of wherry beside docker, podman, runc and crun: `nox -s bench`."""

@@ -1,0 +1,163 @@
+"""What is measured, and how much wherry may take of it."""
+
+import itertools
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from bench.measure import Case
+from bench.rivals import Command, NoRival
+
+_ids = itertools.count()
+
+
+@attrs.frozen(kw_only=True)
+class Field:
+    """Who takes part."""
+
+    wherry: Command
+    docker: Command | None = None
+    podman: Command | None = None
+    runc: Command | None = None
+    crun: Command | None = None
+
+    def commands(self) -> dict[str, Command]:
+        """The engines' command lines."""
+        named = {"wherry": self.wherry, "docker": self.docker, "podman": self.podman}
+        return {name: command for name, command in named.items() if command is not None}
+
+
+def all_cases(field: Field) -> dict[str, Callable[[], Case]]:
+    """The cases by the names that `--case` takes; a case is made when its turn comes."""
+    return {
+        "cli-none": lambda: _command_line(field, "none", 0.5),
+        "cli-bridge": lambda: _command_line(field, "bridge", 0.45),
+        "sdk-none": lambda: _warm(field, "none"),
+        "sdk-bridge": lambda: _warm(field, "bridge"),
+        "runtime": lambda: _runtimes(field),
+        "shim": lambda: _shims(field, "Rss"),
+        "shim-pss": lambda: _shims(field, "Pss"),
+        "import": _importing,
+    }
+
+
+def _command_line(field: Field, network: str, limit: float) -> Case:
+    def once(command: Command) -> Callable[[], None]:
+        def run() -> None:
+            command("run", "--rm", "--network", network, "busybox", "true")
+
+        return run
+
+    return Case(
+        name=f"`run --rm --network {network} busybox true`",
+        contenders={name: once(command) for name, command in field.commands().items()},
+        limit=limit,
+    )
+
+
+def _warm(field: Field, network: str) -> Case:
+    """The container's whole life, called from a process that has done it before."""
+    from wherry import Client
+
+    client = Client()
+
+    def ours() -> None:
+        client.run("busybox", "true", network=network, auto_remove=True).wait()
+
+    contenders: dict[str, Callable[[], None]] = {"wherry": ours}
+    if field.docker:
+        contenders["docker"] = _docker_py(field.docker, network)
+    return Case(name=f"`client.run(…).wait()`, warm, {network}", contenders=contenders, limit=0.2)
+
+
+def _docker_py(command: Command, network: str) -> Callable[[], None]:
+    import docker
+
+    theirs: Any = docker.DockerClient(base_url=command.environment["DOCKER_HOST"])
+
+    def run() -> None:
+        theirs.containers.run("busybox", "true", network_mode=network, remove=True)
+
+    return run
+
+
+def _runtimes(field: Field) -> Case:
+    def once(command: Command) -> Callable[[], None]:
+        def run() -> None:
+            command(f"bench-{next(_ids)}")
+
+        return run
+
+    named = {"runc": field.runc, "crun": field.crun}
+    contenders = {name: once(command) for name, command in named.items() if command is not None}
+    return Case(name="the runtime alone: a bundle, `true`", contenders=contenders, rival="runc")
+
+
+def _shims(field: Field, kind: str) -> Case:
+    """Memory of the process that stays with a container which sleeps, in MB."""
+    companions = {"wherry": "", "docker": "containerd-shim", "podman": "conmon"}
+
+    def once(name: str, command: Command) -> Callable[[], float]:
+        def run() -> float:
+            container = f"bench-{name}-{next(_ids)}"
+            command("run", "--detach", "--name", container, "--network", "none", "busybox", "sleep", "1000")
+            try:
+                pid = json.loads(command("inspect", container))[0]["State"]["Pid"]
+                return _memory(_companion(pid, companions[name]), kind)
+            finally:
+                command("rm", "--force", container)
+
+        return run
+
+    return Case(
+        name=f"the shim's memory ({kind.upper()})",
+        contenders={name: once(name, command) for name, command in field.commands().items()},
+        unit="MB",
+        limit=1.0 if kind == "Rss" else None,
+    )
+
+
+def _companion(pid: int, name: str) -> int:
+    """The container's parent; conmon may have let a helper between them go."""
+    parent = int(_status(pid, "PPid"))
+    if name and not _status(parent, "Name").startswith(name[:15]):
+        raise NoRival(f"the parent of {pid} is {_status(parent, 'Name')}, not {name}")
+    return parent
+
+
+def _status(pid: int, key: str) -> str:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return text.partition(f"{key}:")[2].split("\n")[0].strip()
+
+
+def _memory(pid: int, kind: str) -> float:
+    """Megabytes (10^6)."""
+    found = re.search(rf"^{kind}:\s*(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    if not found:
+        raise NoRival(f"process {pid} shows no {kind}")
+    return int(found[1]) * 1024 / 1e6
+
+
+def _importing() -> Case:
+    """What `import wherry` adds to the start of an interpreter, in ms: the difference of two starts side by side."""
+
+    def start(code: str) -> float:
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return (time.perf_counter() - begin) * 1000
+
+    def added() -> float:
+        pairs = [(start("import wherry"), start("pass")) for _ in range(5)]
+        return statistics.median(ours - bare for ours, bare in pairs)
+
+    return Case(
+        name="`import wherry`, added to the interpreter's start", contenders={"wherry": added}, rival="", limit=30
+    )
