@@ -317,6 +317,8 @@ class LocalEngine:
         try:
             shim.call(str(self.store.run_directory(record.id)), "kill", signal=number)
         except shim.ShimGone:
+            if states.shim_is_alive(self.store.run_directory(record.id)):
+                raise NotRunning(record.name, "exited", "kill") from None
             recovery.signal_orphan(self.store, record, current, number)
 
     def stop(self, name: str, timeout_s: float | None = None, signal: int | str | None = None) -> None:

@@ -163,6 +163,8 @@ def call(run_directory: str, op: str, timeout_s: float | None = None, **request:
 def refusal(answer: "dict[str, Any]") -> Error:
     """The error that a shim's refusal is."""
     kind, message = str(answer.get("kind")), str(answer.get("message"))
+    if kind == "gone":
+        return ShimGone(message)
     if kind == "conflict":
         return Conflict(message)
     if "step" in answer:

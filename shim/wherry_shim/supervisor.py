@@ -212,7 +212,7 @@ class Supervisor:
         try:
             os.kill(self._pid, number)
         except ProcessLookupError:
-            raise RuntimeFailure("not_found", f"send signal {number}", "the container has ended") from None
+            raise RuntimeFailure("gone", f"send signal {number}", "the container has ended") from None
         except OSError as error:
             raise RuntimeFailure.from_os_error(f"send signal {number}", error) from None
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = "/sys/fs/cgroup"
 
 _PIDS_OF_A_GROUP = "cgroup.procs"
+_CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 _V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc")
 
 
@@ -109,11 +110,11 @@ class Cgroup:
         directory = root + self.path
         try:
             os.mkdir(directory, 0o755)
-        except FileExistsError:
-            return
+        except FileExistsError:  # perhaps made a moment ago, by somebody who has not come to the rest yet
+            pass
         except FileNotFoundError:
             self._make_parents(root)
-            os.mkdir(directory, 0o755)
+            self._mkdir(directory)
         if root == self.hierarchies.unified:
             self._delegate_controllers(root)
         if root == self.hierarchies.v1.get("cpuset"):
@@ -125,10 +126,14 @@ class Cgroup:
 
     def _make_parents(self, root: str) -> None:
         for parent in self._parents(root):
-            try:
-                os.mkdir(parent, 0o755)
-            except FileExistsError:
-                continue
+            self._mkdir(parent)
+
+    @staticmethod
+    def _mkdir(directory: str) -> None:
+        try:
+            os.mkdir(directory, 0o755)
+        except FileExistsError:
+            return
 
     def _delegate_controllers(self, root: str) -> None:
         """v2 gives a group its controllers' files only when each parent hands them down (subtree_control)."""
@@ -145,8 +150,10 @@ class Cgroup:
 
     def _inherit_cpuset(self, root: str) -> None:
         """A new v1 cpuset is empty and takes no process until it has processors and memory nodes."""
+        if all(_read(f"{root}{self.path}/{name}").strip() for name in _CPUSET_FILES):
+            return
         for directory in [*self._parents(root), root + self.path]:
-            for name in ("cpuset.cpus", "cpuset.mems"):
+            for name in _CPUSET_FILES:
                 if not _read(f"{directory}/{name}").strip():
                     _write(f"{directory}/{name}", _read(f"{os.path.dirname(directory)}/{name}").strip())
 

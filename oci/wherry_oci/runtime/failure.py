@@ -7,8 +7,8 @@ class RuntimeFailure(Error):
     """
     A container could not be made or entered.
 
-    `kind` is one of "no_such_user", "not_found", "not_executable", "unsupported", "invalid", "conflict", "system", `step` what was
-    tried, `path` on what (may be empty), `errno` the kernel's answer or 0.
+    `kind` is one of "no_such_user", "not_found", "not_executable", "unsupported", "invalid", "conflict", "gone",
+    "system", `step` what was tried, `path` on what (may be empty), `errno` the kernel's answer or 0.
     """
 
     def __init__(self, kind: str, step: str, message: str, path: str = "", errno: int = 0) -> None:
