@@ -187,7 +187,7 @@ class Options:
         not built yet, and InvalidArgument, with the option's name, for a value that makes no sense.
         """
         _check_names(given)
-        values = {name: value for name, value in given.items() if value is not None}
+        values = {name: value for name, value in given.items() if value is not None and name not in _NOT_YET}
         parsed: dict[str, Any] = {"command": words(command, "command")}
         for name, value in values.items():
             parsed.update(_PARSERS[name](value) if name in _PARSERS else {name: value})

@@ -70,7 +70,8 @@ def _environment(options: Options, image: Sequence[str]) -> tuple[str, ...]:
 
 def capabilities_of(options: Options) -> list[str]:
     """The capabilities that the container has at all, in the order of their numbers."""
-    available = [name for number, name in enumerate(CAPABILITIES) if bounding_set() >> number & 1]
+    bounding = bounding_set()
+    available = [name for number, name in enumerate(CAPABILITIES) if bounding >> number & 1]
     if options.privileged:
         return available
     added, dropped = set(options.cap_add), set(options.cap_drop)

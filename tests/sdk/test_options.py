@@ -1,0 +1,126 @@
+"""docker-py's option names and shapes, and what is wrong with others."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from wherry.options import _PARSERS, Bind, Limit, Options, RunOptions, size_in_bytes
+from wherry_oci.errors import InvalidArgument, Unsupported
+
+pytestmark = pytest.mark.unit
+
+
+def _parse(command: Any = None, **given: Any) -> Options:
+    return Options.parse(command, given)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("1k", 1024), ("1.5m", 1572864), ("2G", 2 << 30), ("512MiB", 512 << 20), (7, 7), ("-1", -1)],
+)
+def test_sizes_are_read_as_docker_reads_them(text: str | int, size: int) -> None:
+    """Powers of 1024 whatever the letters say."""
+    assert size_in_bytes(text, "x") == size
+
+
+def test_a_command_is_a_list_or_a_shells_words() -> None:
+    """No shell runs, but its quoting holds."""
+    assert _parse("sh -c 'a b'").command == ("sh", "-c", "a b")
+    assert _parse(["a b", "c"]).command == ("a b", "c")
+    assert _parse().command is None
+    assert _parse(entrypoint="").entrypoint == ()
+    assert _parse(entrypoint=["a"]).entrypoint == ("a",)
+    with pytest.raises(InvalidArgument, match="command"):
+        _parse("unbalanced '")
+
+
+def test_environment_is_a_mapping_or_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name alone takes the caller's own value, and is left out when there is none."""
+    monkeypatch.setenv("HERE", "mine")
+    monkeypatch.delenv("NOT_HERE", raising=False)
+    assert _parse(environment={"A": "1", "HERE": None, "NOT_HERE": None}).environment == ("A=1", "HERE=mine")
+    assert _parse(environment=["A=1=2", "HERE", "NOT_HERE", "E="]).environment == ("A=1=2", "HERE=mine", "E=")
+    with pytest.raises(InvalidArgument, match="no variable"):
+        _parse(environment=["=x"])
+
+
+def test_volumes_are_binds_in_either_form(tmp_path: Path) -> None:
+    """docker-py's mapping, or a list in which a source may come twice."""
+    source = str(tmp_path)
+    assert _parse(volumes={source: {"bind": "/a", "mode": "ro"}}).binds == (
+        Bind(source=source, target="/a", read_only=True),
+    )
+    assert _parse(volumes=[f"{source}:/a", f"{source}:/b:ro,rslave"]).binds == (
+        Bind(source=source, target="/a"),
+        Bind(source=source, target="/b", read_only=True, propagation="rslave"),
+    )
+    with pytest.raises(Unsupported, match="volume's name"):
+        _parse(volumes=["data:/a"])
+    with pytest.raises(InvalidArgument, match="no option"):
+        _parse(volumes=[f"{source}:/a:quick"])
+
+
+def test_mount_objects_are_taken(tmp_path: Path) -> None:
+    """docker.types.Mount is a dictionary of the Engine API's names."""
+    parsed = _parse(
+        mounts=[
+            {"Target": "/a", "Source": str(tmp_path), "Type": "bind", "ReadOnly": True},
+            {"Target": "/t", "Type": "tmpfs", "TmpfsOptions": {"SizeBytes": 1024, "Mode": 0o700}},
+        ]
+    )
+    assert parsed.binds == (Bind(source=str(tmp_path), target="/a", read_only=True),)
+    assert parsed.tmpfs == {"/t": "size=1024,mode=700"}
+
+
+def test_capabilities_go_by_any_of_their_names() -> None:
+    """Lower case, without CAP_, and ALL."""
+    parsed = _parse(cap_add=["net_admin", "CAP_SYS_TIME"], cap_drop=["ALL"])
+    assert (parsed.cap_add, parsed.cap_drop) == (("CAP_NET_ADMIN", "CAP_SYS_TIME"), ("ALL",))
+    with pytest.raises(InvalidArgument, match="'NET_ADMEN' is no capability"):
+        _parse(cap_add=["NET_ADMEN"])
+
+
+def test_ulimits_in_both_forms() -> None:
+    """docker.types.Ulimit is a dictionary."""
+    parsed = _parse(ulimits=["nofile=1:2", {"Name": "nproc", "Soft": 3, "Hard": 4}, "core=0"])
+    assert parsed.ulimits == (
+        Limit(name="nofile", soft=1, hard=2),
+        Limit(name="nproc", soft=3, hard=4),
+        Limit(name="core", soft=0, hard=0),
+    )
+
+
+def test_what_excludes_each_other_is_refused() -> None:
+    """Each error names the options."""
+    with pytest.raises(InvalidArgument, match="nano_cpus"):
+        _parse(cpus=1.5, cpu_quota=1000)
+    with pytest.raises(InvalidArgument, match="ports"):
+        _parse(ports={80: 80}, network="host")
+    with pytest.raises(InvalidArgument, match="memswap_limit"):
+        _parse(memswap_limit="1g")
+    with pytest.raises(InvalidArgument, match="working_dir"):
+        _parse(working_dir="relative")
+
+
+def test_an_unknown_option_is_a_type_error_with_the_nearest_name() -> None:
+    """As for any function."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'enviroment'; did you mean 'environment'"):
+        _parse(enviroment={})
+    with pytest.raises(TypeError, match=r"'zzz'$"):
+        _parse(zzz=1)
+
+
+def test_what_docker_py_has_and_wherry_not_yet_is_never_passed_over() -> None:
+    """An error unless it asks for nothing; no name of docker-py's is unknown."""
+    with pytest.raises(Unsupported, match="healthcheck"):
+        _parse(healthcheck={"test": ["CMD", "true"]})
+    assert _parse(restart_policy=None, links={}) == Options()
+
+
+def test_every_option_has_a_field_or_a_parser() -> None:
+    """The typed keyword arguments and what is done with them do not drift apart."""
+    fields = {field.name for field in attrs.fields(Options)}
+    assert [name for name in RunOptions.__annotations__ if name not in _PARSERS and name not in fields] == []
+    assert _parse(**dict.fromkeys(RunOptions.__annotations__)) == Options()
