@@ -68,7 +68,7 @@ class Content:
             check_digest(content, digest)
         path = self.path(digest)
         if self.size(digest) != len(content):
-            replace_file(path, content)
+            replace_file(path, content, durable=False)
         return digest
 
     def commit(self, digest: Digest) -> None:

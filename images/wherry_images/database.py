@@ -200,10 +200,9 @@ def _version(connection: sqlite3.Connection, component: str) -> int:
 def _statements(script: str) -> Iterator[str]:
     """The statements of *script*: executescript() would commit the transaction around it."""
     statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
+    for part in script.split(";"):
+        statement += part + ";"
         if sqlite3.complete_statement(statement):
-            yield statement
+            if statement.strip(" \n;"):
+                yield statement
             statement = ""
-    if statement.strip():
-        yield statement

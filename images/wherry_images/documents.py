@@ -1,5 +1,7 @@
 """Telling manifests, indexes and things that are no images apart, by documents that may lie."""
 
+from collections.abc import Iterable
+
 from wherry_images.errors import InvalidImage, UnsupportedImage
 from wherry_oci.errors import InvalidArgument
 from wherry_oci.spec.manifest import (
@@ -40,10 +42,20 @@ def parse_manifest(content: bytes, media_type: str, what: str) -> Manifest | Ind
             raise InvalidImage(f"{what} has the schema version {document.get('schemaVersion')!r:.100}, not 2")
         kind = _kind(document, media_type, what)
         if kind in INDEXES:
-            return structure(document, Index, what)
-        return structure(document, Manifest, what)
+            index = structure(document, Index, what)
+            _check_sizes(index.manifests, what)
+            return index
+        manifest = structure(document, Manifest, what)
+        _check_sizes((manifest.config, *manifest.layers), what)
+        return manifest
     except InvalidArgument as error:
         raise InvalidImage(str(error)) from None
+
+
+def _check_sizes(descriptors: Iterable[Descriptor], what: str) -> None:
+    for descriptor in descriptors:
+        if descriptor.size < 0:
+            raise InvalidImage(f"{what} has a blob of {descriptor.size} bytes")
 
 
 def _schema_1(what: str) -> UnsupportedImage:
@@ -104,8 +116,6 @@ def check_layers(manifest: Manifest, document: ImageDocument, what: str) -> None
         )
     sizes: dict[str, int] = {}
     for descriptor in (manifest.config, *manifest.layers):
-        if descriptor.size < 0:
-            raise InvalidImage(f"{what} has a blob of {descriptor.size} bytes")
         if sizes.setdefault(descriptor.digest, descriptor.size) != descriptor.size:
             raise InvalidImage(f"{what} gives two sizes for the blob {descriptor.digest}")
 

@@ -137,6 +137,9 @@ class Download:
             raise
         if self._response.status == 416:
             self._reject(SizeMismatch(digest, self._descriptor.size, self._position))
+        whole = _whole_size(self._response)
+        if whole is not None and whole != self._descriptor.size:
+            self._reject(SizeMismatch(digest, self._descriptor.size, whole))
         if start > self._position:
             raise RegistryUnreachable(
                 f"blob {digest}: the answer begins at byte {start} instead of {self._position}",
@@ -179,6 +182,14 @@ class Download:
         self.close()
         self._content.remove_partial(self._descriptor.digest)
         raise error
+
+
+def _whole_size(response: "BaseHTTPResponse") -> int | None:
+    """How many bytes the blob has, as an answer that has all or a part of it says."""
+    said = response.headers.get("Content-Length", "")
+    if response.status == 206:
+        said = response.headers.get("Content-Range", "").rpartition("/")[2]
+    return int(said) if said.isdigit() else None
 
 
 def _write_all(descriptor: int, piece: bytes, offset: int) -> None:

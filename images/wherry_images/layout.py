@@ -142,15 +142,20 @@ class FileLock:
             self.release()
 
 
-def replace_file(path: str, content: bytes) -> None:
-    """Put *content* in the place of *path*, whole or not at all, and on the disk when this returns."""
+def replace_file(path: str, content: bytes, *, durable: bool = True) -> None:
+    """
+    Put *content* in the place of *path*, whole or not at all.
+
+    A *durable* one is on the disk when this returns; any other is so after the next `Layout.sync`.
+    """
     new = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.new"
     with no_space(path, "a file"):
         try:
             with open(new, "xb", opener=_private) as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             os.rename(new, path)
         except BaseException:
             with suppress(FileNotFoundError):

@@ -90,6 +90,13 @@ def rank(offered: Platform, wanted: Platform) -> int | None:
     return None
 
 
+def suits(offered: Platform, wanted: Platform) -> bool:
+    """Whether *offered* suits *wanted*, as configurations say it: many leave the variant to the index."""
+    if not offered.variant:
+        offered = Platform(os=offered.os, architecture=offered.architecture, variant=wanted.variant)
+    return rank(offered, wanted) is not None
+
+
 def _rank_variant(offered: Platform, wanted: Platform) -> int | None:
     have, want = _level(offered), _level(wanted)
     if have is None or want is None:  # a variant without an order: it must be the same

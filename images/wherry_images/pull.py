@@ -30,7 +30,7 @@ from wherry_images.hosts import RegistryConfig
 from wherry_images.layer import Applied, Limits, NeedsLower
 from wherry_images.layout import Layout
 from wherry_images.lower import Lower
-from wherry_images.platform import best, rank
+from wherry_images.platform import best, suits
 from wherry_images.progress import Phase, PullEvent, Throttle
 from wherry_images.records import Lease, Snapshot, add_blobs, find_snapshot, lower_layers
 from wherry_images.reference import Reference
@@ -116,7 +116,7 @@ def _with_config(
     config = _small_blob(registry, reference.repository, manifest.config)
     document = parse_config(config, f"the configuration of {what}")
     check_layers(manifest, document, what)
-    if (explicit or document.os not in ("", "linux")) and rank(document.platform, wanted) is None:
+    if (explicit or document.os not in ("", "linux")) and not suits(document.platform, wanted):
         raise PlatformNotFound(what, str(wanted), (str(document.platform),))
     return Found(
         manifest=manifest,

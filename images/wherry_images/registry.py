@@ -101,8 +101,12 @@ class Registry:
         self.cancel()
         with self._lock:
             pools, self._pools = list(self._pools.values()), {}
-        for pool in pools:
-            pool.clear()
+        for manager in pools:
+            for key in manager.pools.keys():  # noqa: SIM118 # it is no mapping that could be iterated
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()  # clear() would leave that to the garbage collector
+            manager.clear()
 
     def cancel(self) -> None:
         """Make every call that is under way, and each later one, end with Cancelled."""

@@ -110,11 +110,17 @@ class Native:
 
 
 def visible_layers(layers: Sequence[LayerPath]) -> list[LayerPath]:
-    """The layers that are not hidden whole by one above: overlayfs does not look for opaqueness at the root."""
-    for position in range(len(layers) - 1, 0, -1):
-        if layers[position].opaque:
-            return list(layers[position:])
-    return list(layers)
+    """
+    The layers that show anything: overlayfs does not look for opaqueness at the root, and takes no layer twice.
+
+    Of a layer that comes twice the upper one hides all of the lower one.
+    """
+    visible: dict[str, LayerPath] = {}
+    for layer in reversed(layers):
+        visible.setdefault(layer.path, layer)
+        if layer.opaque:
+            break
+    return list(visible.values())[::-1]
 
 
 def make_root(path: str, layers: Sequence[LayerPath]) -> bool:

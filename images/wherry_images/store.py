@@ -789,10 +789,10 @@ def _find(connection: sqlite3.Connection, name_or_id: str) -> Image:
 
 
 def _check_platform(image: Image, name: str, platform: str) -> None:
-    from wherry_images.platform import parse_platform, rank
+    from wherry_images.platform import parse_platform, suits
 
     wanted = parse_platform(platform)
-    if rank(image.platform, wanted) != 0:
+    if image.platform.architecture != wanted.architecture or not suits(image.platform, wanted):
         raise ImageNotFound(
             name,
             f"image with reference {name} was found but does not match the specified platform: "
