@@ -7,6 +7,7 @@ the machine sees nothing of them. What a test leaves over fails that test; what 
 
 import gc
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,9 +33,13 @@ _left = pytest.StashKey[list[str]]()
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
+@pytest.hookimpl(tryfirst=True)  # before the folder of tmp_path is chosen
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run before workers are started, and keep tests that forget their world away from the machine's."""
     leftovers.run_id()
+    if config.option.basetemp is None:
+        # Not pytest's folder of the user: runs would remove each other's, and what tests make can be hard to remove.
+        config.option.basetemp = _temporary()
     config.stash[_left] = []
     os.environ["WHERRY_ROOT"] = f"{leftovers.folder_prefix()}none/root"
     os.environ["WHERRY_RUN"] = f"{leftovers.folder_prefix()}none/run"
@@ -79,6 +84,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         worker_output["left_over"] = left
         return
     left += leftovers.settled(lambda: [*_processes_of_the_run(), *_new_cgroups(before["cgroups"])])
+    subprocess.run(["rm", "-rf", _temporary()], check=False)  # goes deeper than Python's recursion
     left += leftovers.folders(leftovers.folder_prefix())
     left[:] = dict.fromkeys(left)  # a worker and the run may see the same
     if left:
@@ -97,6 +103,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("left over", red=True, bold=True)
         for line in left:
             terminalreporter.write_line(line)
+
+
+def _temporary() -> str:
+    """Where this run's tmp_path folders are."""
+    return f"{leftovers.folder_prefix()}tmp"
 
 
 def _runs_tests(config: pytest.Config) -> bool:
