@@ -431,6 +431,9 @@ class LocalEngine:
             raise NotRunning(record.name, self.state(record).status, op) from None
         try:
             return conversation, conversation.answer()
+        except shim.ShimGone:
+            conversation.close()
+            raise NotRunning(record.name, self.state(record).status, op) from None
         except BaseException:
             conversation.close()
             raise

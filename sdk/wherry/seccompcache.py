@@ -16,7 +16,8 @@ def default_filter(root: Path, capabilities: Sequence[str]) -> str:
     directory = root / "cache" / "seccomp"
     path = directory / sha256(question.encode()).hexdigest()
     if not path.exists():
-        os.makedirs(directory, 0o700, exist_ok=True)
+        for made in (directory.parent, directory):
+            os.makedirs(made, 0o700, exist_ok=True)
         _compile(path, capabilities)
     return str(path)
 

@@ -175,7 +175,7 @@ def _await_ready(process: Process) -> None:
     while True:
         message = process._channel.receive()
         if message is None:
-            raise RuntimeFailure("system", "enter the container", "its first process ended without a word")
+            raise RuntimeFailure("gone", "enter the container", "the process was killed before it was inside")
         said, descriptors = message
         if "failure" in said:
             raise RuntimeFailure.from_json(said["failure"])

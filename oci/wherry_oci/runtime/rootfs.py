@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _NULL_DEVICE = os.makedev(1, 3)
+_LINKS = 40  # as many as the kernel follows
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY
 _PAGE = 4096  # mount(2)'s data ends there
 _DEVICE_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
@@ -54,41 +56,55 @@ def open_inside(root: int, path: str, flags: int = os.O_PATH, mode: int = 0, res
     return openat2(root, path.lstrip("/") or ".", flags, mode, resolve | RESOLVE_IN_ROOT)
 
 
-def make_directory_inside(root: int, path: str, mode: int = 0o755, resolve: int = _INSIDE) -> int:
-    """An O_PATH descriptor of the directory *path* inside of *root*, made with its parents where missing."""
+def make_directory_inside(root: int, path: str, mode: int = 0o755, resolve: int = _INSIDE, links: int = _LINKS) -> int:
+    """
+    An O_PATH descriptor of the directory *path* inside of *root*, made with its parents where missing.
+
+    A link that leads to nothing leads to what is made then; *links* bounds how many.
+    """
     try:
         return open_inside(root, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
     except FileNotFoundError:
         pass
     parent_path, name = _split(path)
-    parent = make_directory_inside(root, parent_path, mode, resolve)
+    parent = make_directory_inside(root, parent_path, mode, resolve, links)
     try:
-        try:
-            os.mkdir(name, mode, dir_fd=parent)
-        except FileExistsError:  # a link that leads nowhere, or somebody was faster: opening it tells
-            pass
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        target = _link_target(parent, parent_path, name)
+        if target is not None and links and not resolve & RESOLVE_NO_SYMLINKS:
+            return make_directory_inside(root, target, mode, resolve, links - 1)
     finally:
         os.close(parent)
     return open_inside(root, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
 
 
-def make_file_inside(root: int, path: str) -> int:
-    """An O_PATH descriptor of the file *path* inside of *root*, made empty, with its parents, where missing."""
+def make_file_inside(root: int, path: str, links: int = _LINKS) -> int:
+    """An O_PATH descriptor of the file *path* inside of *root*, made empty where missing; links as for directories."""
     try:
         return open_inside(root, path)
     except FileNotFoundError:
         pass
     parent_path, name = _split(path)
-    parent = make_directory_inside(root, parent_path)
+    parent = make_directory_inside(root, parent_path, links=links)
     try:
-        os.close(
-            os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY, 0o644, dir_fd=parent)
-        )
+        os.close(os.open(name, _NEW_FILE, 0o644, dir_fd=parent))
     except FileExistsError:
-        pass
+        target = _link_target(parent, parent_path, name)
+        if target is not None and links:
+            return make_file_inside(root, target, links - 1)
     finally:
         os.close(parent)
     return open_inside(root, path)
+
+
+def _link_target(parent: int, parent_path: str, name: str) -> str | None:
+    """Where the link *name* leads, as a path from the root; None when it is no link."""
+    try:
+        target = os.readlink(name, dir_fd=parent)
+    except OSError:
+        return None
+    return target if target.startswith("/") else f"{parent_path}/{target}"
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from wherry.cli import table
 from wherry.client import Client
 from wherry.errors import WherryError
 from wherry_images import Image
+from wherry_images.reference import familiar
 
 _NANO = 1_000_000_000
 _SHORT = 12
@@ -85,7 +86,8 @@ def rmi_command(client: Client, images: tuple[str, ...], force: bool) -> int:
     for name in images:
         try:
             for line in client.images.remove(name, force=force):
-                click.echo(line)
+                done, _, what = line.partition(": ")
+                click.echo(f"{done.capitalize()}: {familiar(what) if done == 'untagged' else what}")
         except WherryError as error:
             click.echo(f"wherry: {error}", err=True)
             failed = 1
