@@ -1,7 +1,6 @@
 """The judges of seccomp filters: the kernel's filter machine in Python, and libseccomp itself."""
 
 import ctypes
-import ctypes.util
 import errno
 import os
 import struct
