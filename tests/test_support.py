@@ -153,7 +153,7 @@ def test_a_folder():
 def test_a_cgroup():
     for top in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup"):
         if os.path.exists(top + "/cgroup.procs"):
-            os.makedirs(top + "/wherry/leak")
+            os.makedirs(top + "/wherry/leak-" + leftovers.run_id())
             break
 
 def test_nothing(host):
@@ -199,7 +199,7 @@ def test_what_tests_leave_over_fails_them_and_the_run(host: Host, tmp_path: Path
             "network device leak0",
             "tmpfs on /mnt",
             "-leak",
-            "/wherry/leak",
+            "/wherry/leak-",
         ):
             assert left in summary, run.stdout
         assert "9 passed, 3 errors" in run.stdout, run.stdout
