@@ -24,7 +24,7 @@ PATIENCE_S = float(os.environ.get("WHERRY_TEST_PATIENCE_S", "10"))  # how long w
 # nothing when no container is there.
 STANDING_DEVICES = frozenset({"wherry0"})
 STANDING_TABLES = re.compile(r"^table (ip|ip6|inet|bridge|netdev) wherry$")
-STANDING_CGROUPS = frozenset({"wherry"})
+STANDING_CGROUPS = frozenset({"wherry", "wherry/shims"})
 
 
 def run_id() -> str:
