@@ -470,3 +470,76 @@ def test_an_overlap_with_a_route_that_came_later_is_an_error_for_new_networks_on
 
 
 # Plans
+
+
+# Killed at any moment
+
+_KILLED = """
+import os, signal, sys
+from wherry import network
+from wherry.portbinding import parse_ports
+from wherry_images.database import Database
+from wherry_shim.network import attach, detach
+
+database, moment, calls = Database(sys.argv[1]), int(sys.argv[3]), 0
+
+def count(frame, event, argument):
+    # Each call of C code, so each system call and more.
+    global calls
+    if event == "c_call":
+        calls += 1
+        if calls == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def live():
+    with database.transaction() as connection:
+        net = network.default_network(connection)
+        place = (net, network.allocate(connection, net, "c"))
+    network.ensure_bridge(net, sys.argv[2])
+    made = attach(network.plan("c", [place], parse_ports({80: 8080, "53/udp": ("127.0.0.1", 5353)})))
+    detach(made)
+    with database.transaction() as connection:
+        network.release(connection, "c")
+        network.remove_network(connection, net)
+
+sys.setprofile(count)
+live()
+sys.setprofile(None)
+print(calls)
+"""
+
+
+def test_whoever_is_killed_leaves_what_collect_removes(database: Database, host: None, tmp_path: Path) -> None:
+    """
+    One process goes through the whole life of a network and a container in it, and is killed at sixty moments of it:
+    then collecting and removing leaves nothing, and the next one can begin.
+    """
+
+    def run(moment: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", _KILLED, database.path, str(tmp_path / "run"), str(moment)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    whole = run(0)
+    assert whole.stderr == ""
+    last = int(whole.stdout)
+    assert last > 300
+    for moment in range(1, last, last // 60):
+        killed = run(moment)
+        assert killed.returncode == -9, (moment, killed.stderr)
+        with database.transaction() as connection:
+            network.collect(connection, set())
+            for net in network.networks(connection):
+                with NftSocket() as netfilter:
+                    for name in (PORTS, ADDRESSED):
+                        assert not netfilter.has_table(net.table) or netfilter.elements(net.table, name) == {}
+                network.remove_network(connection, net)
+        with NftSocket() as netfilter:
+            assert netfilter.tables() == [], moment
+        assert "bridge" not in links().values(), moment
+    whole = run(0)
+    assert (whole.stderr, links()) == ("", {})
