@@ -105,7 +105,7 @@ def _in_auths(config: Mapping[str, Any], registry: str) -> Credentials | None:
         username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
         if entry.get("auth"):
             try:
-                username, _, password = base64.b64decode(str(entry["auth"])).decode().partition(":")
+                username, _, password = base64.b64decode(str(entry["auth"]), validate=True).decode().partition(":")
             except ValueError:
                 raise InvalidArgument(f"config.json: the auth of {key!r} is not in base 64; log in again") from None
         found = Credentials(

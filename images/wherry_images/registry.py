@@ -433,7 +433,11 @@ class Registry:
                 self._challenges[endpoint.host] = challenge
             if fresh or header is not None:
                 self._forget_tokens(endpoint)
-            again = self._authorization(endpoint, scopes)
+            try:
+                again = self._authorization(endpoint, scopes)
+            except BaseException:
+                self._discard(response)
+                raise
             if again is None or (again == header and again.startswith("Basic ")):
                 return response
             header = again
@@ -457,14 +461,18 @@ class Registry:
             return self._follow(method, path, headers, body, secret if same else {})
         known = self._schemes.get(endpoint.host)
         schemes = (known,) if known else endpoint.schemes
+        first: RegistryUnreachable | None = None
         for scheme in schemes:
             try:
                 response = self._follow(
                     method, f"{scheme}://{endpoint.host}{endpoint.path}{path}", headers, body, secret
                 )
             except RegistryUnreachable as error:
+                if first is not None:
+                    error.add_note(f"before that: {first}")
                 if scheme == schemes[-1] or _is_certificate_error(error):
                     raise
+                first = error
                 continue
             self._schemes[endpoint.host] = scheme
             return response
@@ -508,8 +516,9 @@ class Registry:
         content = body() if callable(body) else body
         if content is not None and not isinstance(content, bytes):
             content = iter(content)
+        pool = self._pool(parts.scheme, parts.netloc)
         try:
-            response = self._pool(parts.scheme, parts.netloc).request(
+            response = pool.request(
                 method,
                 url,
                 body=content,
@@ -582,7 +591,10 @@ class Registry:
                 )
             address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
             return urllib3.ProxyManager(address, proxy_headers=headers, **options)
-        return urllib3.PoolManager(**options)
+        manager = urllib3.PoolManager(**options)
+        if host in self._config.insecure:
+            manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "https": _UnverifiedPool}
+        return manager
 
     def _tls(self, host: str) -> ssl.SSLContext:
         context = ssl.create_default_context()
@@ -725,6 +737,14 @@ class Registry:
         if status >= 500 or status == 408:
             return RegistryUnreachable(f"{what}: status {status}", registry=self.name, status=status, said=said)
         return RegistryRefused(f"{what}: status {status}", registry=self.name, status=status, said=said)
+
+
+class _UnverifiedPool(urllib3.HTTPSConnectionPool):
+    """Connections to a host whose certificate nobody vouches for, by the user's consent: no warning for each."""
+
+    def _validate_conn(self, conn: Any) -> None:
+        if conn.is_closed:
+            conn.connect()
 
 
 def _push_scopes(repository: str) -> tuple[str, ...]:

@@ -202,7 +202,7 @@ class _Server(ThreadingHTTPServer):
 def serving(registry: FaultyRegistry | None = None, *, tls: Any = None) -> Iterator[FaultyRegistry]:
     """*registry* behind a port of loopback: its `host` says which."""
     registry = registry or FaultyRegistry()
-    handler = type("Handler", (_Handler,), {"registry": registry, "timeout": 5})
+    handler = type("Handler", (_Handler,), {"registry": registry, "timeout": 5, "disable_nagle_algorithm": True})
     server = _Server(("127.0.0.1", 0), handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
