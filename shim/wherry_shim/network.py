@@ -208,7 +208,13 @@ def publish(table: str, ports: "list[dict[str, Any]]") -> None:
     Send what comes to these host ports to their containers. Repeating it is fine, and entries that a killed shim left
     for the same host ports are replaced: the sockets say whose a port is. Raises NetlinkError.
     """
-    entries = _entries(ports)
+    _put_entries(table, _entries(ports))
+    for port in ports:
+        if port["protocol"] == "udp":
+            _redirect_flows(port)
+
+
+def _put_entries(table: str, entries: "dict[str, nftables.Elements]") -> None:
     with nftables.NftSocket() as netfilter:
         try:
             _add_entries(netfilter, table, entries)
@@ -392,6 +398,35 @@ def _replace_entries(netfilter: nftables.NftSocket, table: str, entries: "dict[s
         change.delete_elements(name, list(netfilter.find(table, name, elements)))
         change.add_elements(name, elements)
     netfilter.commit(change, generation)
+
+
+def _redirect_flows(port: "dict[str, Any]") -> None:
+    """
+    Let clients that sent to the port before it was published, or to a container that had it before, find this one.
+
+    The maps are asked for the first packet of a flow only, and without connections a flow ends when nothing was sent
+    for half a minute: a client that asks again and again from one port would never be heard.
+    """
+    from wherry_oci.linux.conntrack import ConntrackSocket
+
+    target = (inet_aton(port["container_ip"]), port["container_port"].to_bytes(2, "big"))
+    with ConntrackSocket() as connections:
+        try:
+            flows = connections.udp_flows(port["host_port"])
+        except NetlinkError:
+            return  # a kernel without ctnetlink: such clients are heard when they have been silent for long enough
+        stale = [flow for flow in flows if (flow.responder, flow.responder_port) != target]
+        addresses = _addresses(port["host_ip"]) if stale else set()
+        for flow in stale:
+            if flow.destination in addresses:
+                connections.forget(flow)
+
+
+def _addresses(host_ip: str) -> set[bytes]:
+    if host_ip != _EVERYWHERE:
+        return {inet_aton(host_ip)}
+    with RouteSocket() as route:
+        return {inet_aton(address.partition("/")[0]) for _, address in route.addresses(AF_INET)}
 
 
 # Namespace and devices

@@ -149,6 +149,30 @@ def test_udp_is_published_and_answered(world: World) -> None:
                 assert (answer, responder) == (b"question?", (address, 5353))
 
 
+def test_a_udp_client_that_was_there_before_is_heard(world: World) -> None:
+    """
+    It sends from one port all the time: to nobody, to a first container, to the one that has the port after it. Flows
+    that only look alike, to the same port of another machine, are left alone.
+    """
+    away = world.start("away")
+    with udp(world.neighbour, 5353) as elsewhere, udp(away.namespace) as asking:
+        asking.sendto(b"away", (NEIGHBOUR, 5353))
+        assert elsewhere.recvfrom(100) == (b"away", (HOST, asking.getsockname()[1]))
+        with udp(world.neighbour) as client:
+            client.sendto(b"to nobody", (HOST, 5353))
+            for name in ("first", "second"):
+                container = world.start(name, {"53/udp": 5353})
+                with udp(container.namespace, 53) as server:
+                    client.sendto(name.encode(), (HOST, 5353))
+                    message, source = server.recvfrom(100)
+                    assert message == name.encode()
+                    server.sendto(b"yes", source)
+                    assert client.recvfrom(100) == (b"yes", (HOST, 5353))
+                detach(container.attachment)
+        elsewhere.sendto(b"still", (HOST, asking.getsockname()[1]))
+        assert asking.recv(100) == b"still"
+
+
 def test_a_port_of_one_address_is_published_there_alone(world: World) -> None:
     """Another container can have the same port of another address."""
     one = world.start("one", {80: (HOST, 8080)})
