@@ -13,6 +13,7 @@ GROUPS = nox.project.load_toml(HERE / "pyproject.toml")
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "virtualenv"
 
 # What the sessions need from Debian: package -> what it is for. Tests that miss one skip and name it.
 DEMO = {
@@ -128,8 +129,9 @@ def _debian(session: nox.Session, packages: dict[str, str]) -> None:
         return
     session.log(f"from Debian:\n{wanted}")
     with _NoServices():
-        # The lists of a fresh machine are empty, and old lists name packages that are gone.
-        if _apt("install", *missing) or (not _apt("update") and not _apt("install", *missing)):
+        # A fresh machine has no lists, and old lists name packages that are gone.
+        fresh = not any(Path("/var/lib/apt/lists").glob("*_Packages*"))
+        if (not fresh and _apt("install", *missing)) or (_apt("update") and _apt("install", *missing)):
             return
         left = [package for package in missing if not _apt("install", package)]
     if left:
