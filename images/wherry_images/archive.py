@@ -43,6 +43,7 @@ from wherry_oci.spec.manifest import (
 _REF_NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
 _MAX_DOCUMENTS = 64 << 20  # bytes of small files of one archive that are kept in memory
+_SMALL = 1 << 20  # bytes up to which a file that is no layer by its name is kept as a document
 _PIECE = 1 << 20
 
 
@@ -171,10 +172,11 @@ class _Files:
                 base = os.path.dirname(name) if entry.type == SYMLINK else ""
                 self._links[name] = os.path.normpath(os.path.join(base, target))
             elif entry.type == REGULAR:
-                if name.endswith(".json") or name == "repositories":
-                    self._keep(name, reader, entry.size)
-                else:
+                is_blob = name.startswith("blobs/") or ".tar" in os.path.basename(name) or entry.size > _SMALL
+                if is_blob and not name.endswith(".json"):
                     self.blobs[name] = ingest(self._stores, reader.read_data(), self._lease, _expected(name))
+                else:
+                    self._keep(name, reader, entry.size)
         reader.drain()
 
     def _keep(self, name: str, reader: TarReader, size: int) -> None:
@@ -189,9 +191,12 @@ class _Files:
         for _ in range(8):
             if name in self.blobs:
                 return self.blobs[name]
-            if name not in self._links:
+            if name in self.documents:
+                self.blobs[name] = ingest(self._stores, [self.documents[name]], self._lease)
+            elif name in self._links:
+                name = self._links[name]
+            else:
                 break
-            name = self._links[name]
         raise InvalidImage(f"the archive lacks {name!r}")
 
     def document(self, name: str) -> bytes:

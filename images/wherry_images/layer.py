@@ -550,7 +550,7 @@ class _Layer:
                 target = os.open(name, _CREATE, 0o600, dir_fd=directory.descriptor)
                 try:
                     self._grow(found.status.st_size)
-                    tree.copy_bytes(source, target, found.status.st_size)
+                    tree.copy_file(source, target, found.status.st_size)
                 finally:
                     os.close(target)
             finally:

@@ -221,7 +221,7 @@ def _copy_file(source: int, target: int, name: str, size: int) -> None:
     try:
         new = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=target)
         try:
-            tree.copy_bytes(old, new, size)
+            tree.copy_file(old, new, size)
         finally:
             os.close(new)
     finally:

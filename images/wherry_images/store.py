@@ -467,9 +467,10 @@ class ImageStore:
         from wherry_images.archive import save
 
         self._make()
-        asked = [(self.get(name), _named(name)) for name in names]
         images: dict[Digest, tuple[Image, tuple[str, ...]]] = {}
-        for image, given in asked:
+        for name in names:
+            image = self.get(name)
+            given, _ = _as_named(image, name)
             known = images.get(image.id, (image, ()))[1]
             images[image.id] = (image, tuple(dict.fromkeys((*known, *((given,) if given else image.names)))))
         with records.leased(self._layout, self.database) as lease:
@@ -485,9 +486,7 @@ class ImageStore:
         """
         from wherry_images.archive import load
 
-        self._make()
-        with _opened(source) as opened, records.leased(self._layout, self.database) as lease:
-            lease.add(records.INDEX_ITEM)
+        with _opened(source) as opened, self._making() as lease:
             stores = self._stores()
             images = [
                 self._unpack_local(loaded.found, lease, loaded.names, progress)
@@ -509,9 +508,7 @@ class ImageStore:
         from wherry_images.archive import import_layer
         from wherry_images.platform import parse_platform
 
-        self._make()
-        with _opened(source) as opened, records.leased(self._layout, self.database) as lease:
-            lease.add(records.INDEX_ITEM)
+        with _opened(source) as opened, self._making() as lease:
             found = import_layer(
                 self._stores(),
                 opened,
@@ -543,9 +540,7 @@ class ImageStore:
         """
         from wherry_images.archive import commit_layer
 
-        self._make()
-        with records.leased(self._layout, self.database) as lease:
-            lease.add(records.INDEX_ITEM)
+        with self._making() as lease:
             parent = None
             if image is not None:
                 parent = image
@@ -694,6 +689,20 @@ class ImageStore:
         )
 
     @contextmanager
+    def _making(self) -> Iterator[records.Lease]:
+        """Around the making of an image from what is here: what a failure leaves is collected."""
+        from wherry_images.collect import collect
+
+        self._make()
+        try:
+            with records.leased(self._layout, self.database) as lease:
+                lease.add(records.INDEX_ITEM)
+                yield lease
+        except BaseException:
+            collect(self._stores())
+            raise
+
+    @contextmanager
     def _naming(self) -> Iterator[None]:
         """Around a change of names and the writing of index.json that goes with it."""
         self._make()
@@ -741,15 +750,6 @@ def _now() -> str:
 
 def _tagged(reference: str | None) -> tuple[str, ...]:
     return (str(parse_reference(reference)),) if reference else ()
-
-
-def _named(name: str) -> str | None:
-    """The normalized name that *name* is, None for an id or digest."""
-    try:
-        reference = parse_reference(name)
-    except InvalidArgument:
-        return None
-    return str(reference) if not reference.digest else None
 
 
 def _spared(image: Image, labels: Mapping[str, str | None], until: str) -> bool:

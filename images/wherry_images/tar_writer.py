@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from wherry_images import tree
 from wherry_images.tar_reader import (
     BLOCK,
     BLOCK_DEVICE,
@@ -121,7 +122,7 @@ def file_pieces(member: Member, descriptor: int) -> Iterator[bytes]:
 
     A file that shrinks meanwhile is filled with zeros, one that grows is cut: the archive stays well formed.
     """
-    sparse = data_ranges(descriptor, member.size)
+    sparse = tree.data_ranges(descriptor, member.size)
     if sparse is not None:
         member = attrs.evolve(member, sparse=sparse, real_size=member.size)
     yield header(member)
@@ -136,26 +137,6 @@ def file_pieces(member: Member, descriptor: int) -> Iterator[bytes]:
     total = sum(length for _, length in ranges)
     if total % BLOCK:
         yield padding(total)
-
-
-def data_ranges(descriptor: int, size: int) -> tuple[tuple[int, int], ...] | None:
-    """Where a file has data, None if it has no holes worth the trouble."""
-    status = os.fstat(descriptor)
-    if size == 0 or status.st_blocks * 512 >= size:
-        return None
-    ranges = []
-    position = 0
-    try:
-        while position < size:
-            start = os.lseek(descriptor, position, os.SEEK_DATA)
-            end = os.lseek(descriptor, start, os.SEEK_HOLE)
-            ranges.append((start, min(end, size) - start))
-            position = end
-    except OSError:  # ENXIO: nothing but a hole after this
-        pass
-    if len(ranges) > 10_000 or sum(length for _, length in ranges) >= size:
-        return None
-    return tuple((start, length) for start, length in ranges if length > 0)
 
 
 def _records(member: Member) -> dict[str, bytes]:

@@ -59,5 +59,5 @@ def describe(root: Path | str, *, times: bool = True) -> dict[str, tuple[object,
                 ),
                 status.st_ino,
             )
-    groups = {inode: tuple(sorted(names)) for inode, names in links.items()}
+    groups = {inode: tuple(sorted(names)) for inode, names in links.items() if len(names) > 1}
     return {name: (*facts[:-1], groups.get(int(str(facts[-1])), ())) for name, facts in found.items()}
