@@ -133,8 +133,8 @@ def default_network(connection: sqlite3.Connection) -> Network:
 
 def get_network(connection: sqlite3.Connection, name: str) -> Network:
     """The network with that name, id, or unambiguous beginning of an id. Raises NotFound."""
-    query = f"SELECT {_COLUMNS} FROM networks WHERE name = ?1 OR id = ?1 ORDER BY name = ?1 DESC LIMIT 1"
-    row = connection.execute(query, (name,)).fetchone()
+    query = f"SELECT {_COLUMNS} FROM networks WHERE name = :it OR id = :it ORDER BY name = :it DESC LIMIT 1"
+    row = connection.execute(query, {"it": name}).fetchone()
     if row is None and len(name) >= 3 and set(name) <= set("0123456789abcdef"):
         rows = connection.execute(f"SELECT {_COLUMNS} FROM networks WHERE id GLOB ? LIMIT 2", (name + "*",)).fetchall()
         row = rows[0] if len(rows) == 1 else None
@@ -250,8 +250,8 @@ def allocate(
 def release(connection: sqlite3.Connection, container: str, network: Network | None = None) -> None:
     """Give back the container's addresses, all or those in *network*. None to give back is fine."""
     connection.execute(
-        "DELETE FROM endpoints WHERE container = ?1 AND (?2 IS NULL OR network = ?2)",
-        (container, network.id if network else None),
+        "DELETE FROM endpoints WHERE container = :container AND (:network IS NULL OR network = :network)",
+        {"container": container, "network": network.id if network else None},
     )
 
 
@@ -561,7 +561,7 @@ def _gap(connection: sqlite3.Connection, network: Network, first: int, last: int
         if row is None and first != gateway:
             return first
         row = connection.execute(
-            "SELECT ipv4 + 1 FROM endpoints AS one WHERE network = ?1 AND ipv4 >= ?2 AND NOT EXISTS"
+            "SELECT ipv4 + 1 FROM endpoints AS one WHERE network = ? AND ipv4 >= ? AND NOT EXISTS"
             " (SELECT 1 FROM endpoints AS two WHERE two.network = one.network AND two.ipv4 = one.ipv4 + 1)"
             " ORDER BY ipv4 LIMIT 1",
             (network.id, first),
