@@ -860,10 +860,12 @@ def _execute(route: RouteSocket, message: Message) -> None:
 def _write_sysctl(name: str, value: str) -> None:
     path = "/proc/sys/" + name.replace(".", "/")
     try:
-        with open(path, "r+") as file:
-            if file.read().strip() != value:
-                file.seek(0)
-                file.write(value)
+        # Read first: where /proc/sys is read-only, what is right already needs no writing.
+        with open(path) as file:
+            if file.read().strip() == value:
+                return
+        with open(path, "w") as file:
+            file.write(value)
     except FileNotFoundError:
         if "ipv6" not in name:  # a kernel without IPv6 has nothing to turn off
             raise Unavailable(f"could not set {name}: the kernel has none") from None
