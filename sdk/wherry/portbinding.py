@@ -113,7 +113,7 @@ def _bindings(key: Any, value: Any, said: Any = None) -> list[PortBinding]:
         return [binding for one in value for binding in _bindings(key, one, said)]
     address, low, high = _host_range(value, said)
     count = last - first + 1
-    common = {"protocol": protocol, "host_ip": address}
+    common: dict[str, Any] = {"protocol": protocol, "host_ip": address}
     if low == 0:
         return [PortBinding(container_port=port, **common) for port in range(first, last + 1)]
     if count == 1 and high > low:
