@@ -160,6 +160,13 @@ def test_exec_gives_exit_code_and_both_streams(client: Client) -> None:
             container.exec("sh -c 'exit 4'", check=True)
 
 
+def test_no_output_of_a_short_exec_is_lost(client: Client) -> None:
+    """300 times: a helper's word of who it started may come after that one's own."""
+    with client.run("busybox", "sleep 1000", network="none") as container:
+        for number in range(300):
+            assert container.exec(["echo", str(number)]).output == f"{number}\n"
+
+
 def test_exec_of_what_is_not_there_says_so(client: Client) -> None:
     """Not found, not executable, no such user: each is its own error, and the container goes on."""
     with client.run("busybox", "sleep 1000", network="none") as container:

@@ -170,9 +170,14 @@ def _signed(value: int) -> int:
     return -1 if value >= 1 << 63 else value  # RLIM_INFINITY, as Python takes it
 
 
-def _await_ready(process: Process) -> None:
+def _await_ready(process: Process, *, by_helper: bool = False) -> None:
+    """
+    *by_helper*: it is the child of a helper that tells its pid and ends. The two messages come in either order, and the
+    process must not be let go before its pid is known.
+    """
     process._channel.send({"go": True})
-    while True:
+    awaited = {"ready", "pid"} if by_helper else {"ready"}
+    while awaited:
         message = process._channel.receive()
         if message is None:
             raise RuntimeFailure("gone", "enter the container", "the process was killed before it was inside")
@@ -184,8 +189,7 @@ def _await_ready(process: Process) -> None:
         if "pid" in said:
             _reap(process.pid)
             process.pid = said["pid"]
-        if "ready" in said:
-            return
+        awaited -= said.keys()
 
 
 def execute(pid: int, config: "dict[str, Any]", entry: init.Entry, *, cgroup: Cgroup | None) -> Process:
@@ -206,7 +210,7 @@ def execute(pid: int, config: "dict[str, Any]", entry: init.Entry, *, cgroup: Cg
         if cgroup is not None:
             _join(cgroup, helper)
         _limit(helper, entry.process)
-        _await_ready(process)
+        _await_ready(process, by_helper=True)
     except BaseException:
         process.abandon()
         raise
