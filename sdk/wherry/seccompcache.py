@@ -1,20 +1,19 @@
 """Compiled seccomp filters, kept by what they are made of: compiling one takes longer than starting a container."""
 
 import os
-import platform
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
+
+from wherry_oci.runtime.capabilities import mask_of
 
 _PROFILE_VERSION = "1"  # raised whenever wherry_oci.seccomp would make another program of the same question
 
 
 def default_filter(root: Path, capabilities: Sequence[str]) -> str:
     """The file with Docker's default filter for a container with *capabilities*, compiled at first need."""
-    machine, kernel = platform.machine(), os.uname().release
-    question = "\0".join((_PROFILE_VERSION, machine, kernel, *sorted(capabilities)))
+    system = os.uname()
     directory = root / "cache" / "seccomp"
-    path = directory / sha256(question.encode()).hexdigest()
+    path = directory / f"{_PROFILE_VERSION}-{system.machine}-{system.release}-{mask_of(list(capabilities)):x}"
     if not path.exists():
         for made in (directory.parent, directory):
             os.makedirs(made, 0o700, exist_ok=True)

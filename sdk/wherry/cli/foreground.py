@@ -9,7 +9,6 @@ from types import FrameType
 
 from wherry import logreader
 from wherry.client import Client
-from wherry.container import Container
 from wherry.errors import WherryError
 from wherry.logreader import LogReader
 
@@ -41,16 +40,16 @@ def signals_go_to(client: Client, container_id: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def follow_to_the_end(client: Client, container: Container, reader: LogReader) -> int:
+def follow_to_the_end(client: Client, container_id: str, reader: LogReader) -> int:
     """
     Show what it writes, by its log on disk: however slow we are, it does not wait and nothing is lost.
 
     Returns its exit code, once everything of it is down.
     """
     sys.stdout.flush()
-    with signals_go_to(client, container.id):
-        for piece in logreader.follow(reader, client._engine.store.run_directory(container.id)):
+    with signals_go_to(client, container_id):
+        for piece in logreader.follow(reader, client._engine.store.run_directory(container_id)):
             write(piece.stream, piece.content)
-        ended = client._engine.wait(container.id, gone=True)
+        ended = client._engine.wait(container_id, gone=True)
     assert ended is not None
     return ended.exit_code

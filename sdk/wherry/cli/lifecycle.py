@@ -43,7 +43,7 @@ def start_command(client: Client, containers: tuple[str, ...], attach: bool) -> 
     with LogReader(client._engine.log_directory(container._record)) as reader:
         reader.skip_all()
         container.start()
-        return follow_to_the_end(client, container, reader)
+        return follow_to_the_end(client, container.id, reader)
 
 
 @click.command("stop")

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from wherry.client import Client
-from wherry.container import Container
 from wherry.containerstore import Record
 from wherry.logreader import LogReader
 from wherry.options import Options
@@ -171,32 +170,31 @@ def _foreground(client: Client, image: str, options: Options, cidfile: str | Non
             before_start=lambda record: readers.append(opened.enter_context(LogReader(engine.log_directory(record)))),
         )
         _write_id(cidfile, record)
-        container = Container(record.id, engine)
         if options.tty or options.stdin_open:
-            return _interactive(client, container, readers[0], options)
+            return _interactive(client, record.id, readers[0], options)
         from wherry.cli.foreground import follow_to_the_end
 
-        return follow_to_the_end(client, container, readers[0])
+        return follow_to_the_end(client, record.id, readers[0])
 
 
-def _interactive(client: Client, container: Container, reader: LogReader, options: Options) -> int:
+def _interactive(client: Client, container_id: str, reader: LogReader, options: Options) -> int:
     from wherry.cli.foreground import follow_to_the_end, signals_go_to
     from wherry.cli.interactive import Detached, join
     from wherry_oci.errors import Conflict
     from wherry_shim.client import Conversation, ShimGone
 
-    run = client._engine.store.run_directory(container.id)
+    run = client._engine.store.run_directory(container_id)
     try:
         conversation = Conversation(str(run), "attach", replay=True)
         conversation.answer()
     except (ShimGone, Conflict):  # it has ended already
-        return follow_to_the_end(client, container, reader)
+        return follow_to_the_end(client, container_id, reader)
     try:
-        with signals_go_to(client, container.id):
+        with signals_go_to(client, container_id):
             code = join(conversation, terminal=options.tty, stdin=options.stdin_open)
     except Detached:
         return 0
     finally:
         conversation.close()
-    ended = client._engine.wait(container.id, gone=True)
+    ended = client._engine.wait(container_id, gone=True)
     return ended.exit_code if ended is not None else code
