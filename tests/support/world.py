@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -94,15 +93,20 @@ class World:
             with _gone_is_fine():
                 os.kill(int(line.split()[1].rstrip(":")), signal.SIGKILL)
         leftovers.settled(lambda: leftovers.processes(f"{self.path}/"))
+        try:
+            self._remove_containers()
+        finally:  # whatever wherry says to what is left of it
+            for line in reversed(leftovers.mounts()):
+                if f"{self.path}/" in line:
+                    subprocess.run(["umount", "--lazy", line.rpartition(" on ")[2]], check=False)
+            subprocess.run(["rm", "-rf", self.path], check=False)  # goes deeper than Python's recursion
+
+    def _remove_containers(self) -> None:
         if (self.root / "wherry.db").exists():
             with Client(root=self.root, run=self.run) as client:
                 for container in client.containers.list(all=True):
                     container.remove(force=True)
                 client.networks.prune()
-        for line in reversed(leftovers.mounts()):
-            if f"{self.path}/" in line:
-                subprocess.run(["umount", "--lazy", line.rpartition(" on ")[2]], check=False)
-        shutil.rmtree(self.path, ignore_errors=True)
 
 
 @contextmanager
