@@ -31,7 +31,7 @@ class RegistryConfig:
     """By registry; they go before the user's own."""
     docker_config: str | None = None
     """A config.json in the place of the user's own."""
-    parallel: int = 3
+    parallel: int = 4
     """Layers that are fetched, or sent, at a time; so also connections."""
     retries: int = 5
     """Tries after the first one that brought nothing."""

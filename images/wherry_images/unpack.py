@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 import attrs
@@ -75,8 +75,9 @@ def unpack(
     only as far as needed.
     """
     pipe = Pipe(_ROOM)
-    worker = _Worker(pipe, target, diff_id, lower, limits, progress)
+    worker = _Worker(pipe, target, lower, limits, progress)
     worker.start()
+    digest = sha256()  # here, since making files is the longer part of the work
     try:
         total, most = 0, max(_FREE_BYTES, limits.ratio * compressed_size)
         for piece in decompressed(source):
@@ -84,6 +85,7 @@ def unpack(
             if total > most:
                 raise LimitExceeded(f"bytes out of a blob of {compressed_size}", most)
             pipe.put(piece)
+            digest.update(piece)
         pipe.end()
     except Closed:
         pass  # the worker knows why
@@ -95,23 +97,25 @@ def unpack(
     if worker.failure is not None:
         raise worker.failure
     assert worker.applied is not None
+    actual = f"sha256:{digest.hexdigest()}"
+    if actual != diff_id:
+        raise DigestMismatch(diff_id, actual, "the layer's tar")
     return worker.applied
 
 
 class _Worker(threading.Thread):
-    """The thread that hashes the tar and makes the files."""
+    """The thread that makes the files."""
 
     def __init__(
         self,
         pipe: Pipe,
         target: str,
-        diff_id: DiffID,
         lower: Lower | None,
         limits: Limits,
         progress: Callable[[int], None] | None,
     ) -> None:
         super().__init__(name="wherry-unpack", daemon=True)
-        self._pipe, self._target, self._diff_id = pipe, target, diff_id
+        self._pipe, self._target = pipe, target
         self._lower, self._limits, self._progress = lower, limits, progress
         self.applied: Applied | None = None
         self.failure: BaseException | None = None
@@ -126,23 +130,18 @@ class _Worker(threading.Thread):
 
     def _unpack(self) -> Applied:
         keeps_modes = own_umask()
-        digest = sha256()
-        reader = TarReader(self._hashed(self._pipe, digest.update))
+        reader = TarReader(self._counted())
         descriptor = os.open(self._target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             applied = apply(reader, descriptor, lower=self._lower, limits=self._limits, keeps_modes=keeps_modes)
         finally:
             os.close(descriptor)
         reader.drain()
-        actual = f"sha256:{digest.hexdigest()}"
-        if actual != self._diff_id:
-            raise DigestMismatch(self._diff_id, actual, "the layer's tar")
         return applied
 
-    def _hashed(self, pieces: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+    def _counted(self) -> Iterator[bytes]:
         total = 0
-        for piece in pieces:
-            update(piece)
+        for piece in self._pipe:
             total += len(piece)
             if self._progress is not None:
                 self._progress(total)
