@@ -2,6 +2,7 @@
 
 import functools
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -166,7 +167,7 @@ def test_what_tests_leave_over_fails_them_and_the_run(host: Host, tmp_path: Path
     """Each kind of thing that can be left is named: with the guilty test where a look is cheap, else for the run."""
     tests = tmp_path / "test_leaks.py"
     tests.write_text(LEAKS.replace("import os", "pytestmark = __import__('pytest').mark.root\nimport os", 1))
-    here = Path(__file__).parent
+    here, run_id = Path(__file__).parent, secrets.token_hex(2)
     command: list[str | Path] = [
         sys.executable,
         "-m",
@@ -183,6 +184,7 @@ def test_what_tests_leave_over_fails_them_and_the_run(host: Host, tmp_path: Path
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTEST_PLUGINS": "xdist,pytest_timeout",
         "WHERRY_TEST_PATIENCE_S": "1",
+        leftovers.TAG: run_id,
     }
     run = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
@@ -198,8 +200,8 @@ def test_what_tests_leave_over_fails_them_and_the_run(host: Host, tmp_path: Path
             "table ip leak",
             "network device leak0",
             "tmpfs on /mnt",
-            "-leak",
-            "/wherry/leak-",
+            f"w-{run_id}-leak",
+            f"/wherry/leak-{run_id}",
         ):
             assert left in summary, run.stdout
         assert "9 passed, 3 errors" in run.stdout, run.stdout
@@ -208,5 +210,5 @@ def test_what_tests_leave_over_fails_them_and_the_run(host: Host, tmp_path: Path
             kind, _, rest = line.partition(" ")
             if kind == "process":
                 os.kill(int(rest.partition(":")[0]), signal.SIGKILL)
-            elif kind in ("file", "cgroup"):
+            elif kind in ("file", "cgroup") and run_id in rest:  # another run may leak beside us
                 os.rmdir(rest)
