@@ -27,12 +27,13 @@ from wherry_images.errors import (
     PlatformNotFound,
 )
 from wherry_images.hosts import RegistryConfig
+from wherry_images.image import Image
 from wherry_images.layer import Applied, Limits, NeedsLower
 from wherry_images.layout import Layout
 from wherry_images.lower import Lower
 from wherry_images.platform import best, suits
 from wherry_images.progress import Phase, PullEvent, Throttle
-from wherry_images.records import Lease, Snapshot, add_blobs, find_snapshot, lower_layers
+from wherry_images.records import Lease, Snapshot, add_blobs, find_snapshot, load_images, lower_layers
 from wherry_images.reference import Reference
 from wherry_images.registry import Cancelled, Fetched, Registry
 from wherry_images.unpack import discard, stage_directory, unpack
@@ -421,9 +422,9 @@ class _Checked:
 
 def record_image(
     stores: Stores, found: Found, snapshots: list[Snapshot], reference: Reference | None, names: tuple[str, ...] = ()
-) -> Digest:
+) -> Image:
     """
-    Make an image, with all its layers ready, visible in one transaction; gives its id.
+    Make an image, with all its layers ready, visible in one transaction; gives it as it is at that moment.
 
     *reference* is where it came from: it gets that name, or those in *names*, and its digests there.
     """
@@ -464,4 +465,4 @@ def record_image(
             )
         for name in names:
             connection.execute("INSERT OR REPLACE INTO image_name VALUES (?, ?, ?)", (name, image, found.top))
-    return image
+        return load_images(connection, "WHERE id = ?", (image,))[0]

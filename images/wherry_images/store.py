@@ -199,7 +199,7 @@ class ImageStore:
                 image = record_image(stores, found, snapshots, reference, names)
                 self._write_index()
             yield PullEvent("", "done")
-            return self.get(image)
+            return image
         finally:
             registry.close()
 
@@ -269,8 +269,9 @@ class ImageStore:
                 connection.execute(
                     "INSERT OR REPLACE INTO image_name VALUES (?, ?, ?)", (str(parsed), image.id, image.manifest)
                 )
+                tagged = records.load_images(connection, "WHERE id = ?", (image.id,))[0]
             self._write_index()
-        return self.get(image.id)
+        return tagged
 
     def remove(self, name_or_id: str, *, force: bool = False) -> Lines:
         """
@@ -493,7 +494,7 @@ class ImageStore:
                 for loaded in load(stores, opened, lease)
             ]
             self._write_index()
-        return [self.get(image) for image in images]
+        return images
 
     def import_(
         self,
@@ -520,7 +521,7 @@ class ImageStore:
             )
             image = self._unpack_local(found, lease, _tagged(reference), None)
             self._write_index()
-        return self.get(image)
+        return image
 
     def commit(
         self,
@@ -556,9 +557,9 @@ class ImageStore:
                 created_by=created_by,
                 created=_now(),
             )
-            number = self._unpack_local(found, lease, _tagged(reference), None)
+            made = self._unpack_local(found, lease, _tagged(reference), None)
             self._write_index()
-        return self.get(number)
+        return made
 
     def diff(self, image: Image | None, directory: StrPath) -> Iterator[bytes]:
         """The layer, as an uncompressed tar, of what a container of *image* wrote below *directory*."""
@@ -603,7 +604,7 @@ class ImageStore:
         lease: records.Lease,
         names: tuple[str, ...],
         progress: "Callable[[PullEvent], None] | None",
-    ) -> "Digest":
+    ) -> Image:
         from wherry_images.hosts import RegistryConfig
         from wherry_images.pull import Pull, record_image
 

@@ -34,7 +34,7 @@ ODD: dict[str, BuiltImage] = {
             entry("d/disk", tarfile.BLKTYPE, mode=0o660, devmajor=8, devminor=17, gid=6),
             entry("d/fifo", tarfile.FIFOTYPE, mode=0o622),
             symlink("d/dangling", "/nowhere", uid=7, gid=8),
-            hard_link("d/hard", "d/suid", mode=0o6755),  # dockerd takes the mode of the link
+            hard_link("d/hard", "d/suid", mode=0o6755, uid=100, gid=200),  # dockerd takes these of the link
             entry("d/times", pax_headers={"mtime": "1234567890.123456789"}),
             entry("d/old", mtime=-1_000_000),
             entry("d/future", mtime=2**32 + 5),
