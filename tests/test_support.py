@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from support import images, layout
+from support import images, layout, leftovers
 from support import registry as registries
 from support.host import Host
 from support.layout import Layout
