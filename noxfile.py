@@ -107,6 +107,8 @@ def bench(session: nox.Session) -> None:
     """Speed beside docker, podman, runc and crun, as a table (`-- --help` for what to choose)."""
     _debian(session, DEMO | RIVALS)
     _install(session, "tests", "bench")
+    # As users have it: a copy with its bytecode, not this work tree.
+    session.install("--force-reinstall", "--no-deps", ".")
     session.run("python", "-m", "bench", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
 
 

@@ -48,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _field(host: hosts.Host, image: Layout) -> Iterator[tuple[Field, str, list[str]]]:
     """All who can take part, their versions, and why the others cannot."""
     layers = [image.blob(layer["digest"]) for layer in image.manifest["layers"]]
+    # Sockets and state that the others keep in fixed places are this process's alone.
+    hosts.cover("/run")
     with ExitStack() as stack:
+        stack.enter_context(rivals.cgroups_removed())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="w-bench-", dir="/var/tmp")))
         registry = stack.enter_context(registries.running(folder / "registry"))
         world = stack.enter_context(worlds.made(host, registry, images.get))

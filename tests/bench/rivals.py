@@ -76,6 +76,23 @@ def without_unified() -> Iterator[ThreadPoolExecutor | None]:
 
 
 @contextmanager
+def cgroups_removed() -> Iterator[None]:
+    """What docker and podman keep of theirs in the cgroup hierarchies is removed on leaving, if it was not there."""
+    before = set(_cgroups())
+    try:
+        yield
+    finally:
+        for top in set(_cgroups()) - before:
+            for folder, _, _ in os.walk(top, topdown=False):
+                os.rmdir(folder)
+
+
+def _cgroups() -> Iterator[Path]:
+    for pattern in ("docker", "libpod_parent", "*/docker", "*/libpod_parent"):
+        yield from Path("/sys/fs/cgroup").glob(pattern)
+
+
+@contextmanager
 def docker(folder: Path, registry: Registry) -> Iterator[Command]:
     """A dockerd of its own, with overlay2; the docker command that talks to it. Its DOCKER_HOST is in `environment`."""
     folder.mkdir(parents=True)

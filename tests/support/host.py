@@ -143,6 +143,11 @@ def _own_mounts() -> None:
     _mount(None, "/", None, _REC | _SHARED)  # then shared again among ourselves
 
 
+def cover(path: str) -> None:
+    """Put an empty tmpfs on *path*; on this process's host only."""
+    _mount("tmpfs", path, "tmpfs", 0)
+
+
 def own_mounts_without(path: str) -> None:
     """Give the calling thread mounts of its own in which the one at *path* is missing."""
     _checked(_libc.unshare(_NEWNS), "unshare")
