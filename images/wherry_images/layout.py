@@ -7,19 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-import attrs
-
 from wherry_images.errors import NoSpace
 from wherry_oci.errors import PermissionDenied
 
 _LONGEST_WAIT = 0.1  # s between two tries for a lock that another process holds
 
 
-@attrs.frozen
 class Layout:
     """The paths below one *root*."""
 
-    root: str
+    # A plain class: a container's start would pay a millisecond for a generated one, for nothing that it needs.
+    def __init__(self, root: str) -> None:
+        self.root = root
 
     @property
     def content(self) -> str:

@@ -5,7 +5,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
@@ -13,8 +13,10 @@ from wherry_images.database import Database
 from wherry_images.errors import ImageNotFound
 from wherry_images.image import Image, image_of
 from wherry_images.layout import FileLock, Layout
-from wherry_images.lower import LowerLayer
 from wherry_oci.spec.digest import ChainID, DiffID, Digest
+
+if TYPE_CHECKING:
+    from wherry_images.lower import LowerLayer
 
 MIGRATIONS = (
     """
@@ -183,8 +185,10 @@ def image_snapshots(connection: sqlite3.Connection, image: str) -> list[Snapshot
     ]
 
 
-def lower_layers(layout: Layout, snapshots: Sequence[Snapshot]) -> list[LowerLayer]:
+def lower_layers(layout: Layout, snapshots: Sequence[Snapshot]) -> "list[LowerLayer]":
     """*snapshots*, base first, as what lies below another layer: the topmost first."""
+    from wherry_images.lower import LowerLayer
+
     return [LowerLayer(f"{layout.snapshots}/{one.directory}", one.opaque) for one in reversed(snapshots)]
 
 
