@@ -171,11 +171,7 @@ class ContainerCollection:
         from wherry.container import Container
 
         engine = self._client._engine
-        return [
-            Container(record.id, engine)
-            for record in engine.records()
-            if all or engine.state(record).status in ("running", "paused")
-        ]
+        return [Container(record.id, engine) for record in engine.records() if all or engine.state(record).alive]
 
 
 class NetworkCollection:

@@ -89,8 +89,14 @@ class Container:
 
     @property
     def status(self) -> str:
-        """Docker's word for it: created, running, paused or exited."""
+        """Docker's word for it: created, running, paused, restarting or exited."""
         return self._engine.state(self._record).status
+
+    @property
+    def health(self) -> str | None:
+        """starting, healthy or unhealthy; None when nothing checks it, or it does not run."""
+        record = self._engine.state(self._record).health
+        return None if record is None else str(record["status"])
 
     @property
     def pid(self) -> int:
@@ -161,6 +167,15 @@ class Container:
         if record is None:
             raise TimeoutError(f"container {self.short_id} still runs after {timeout} s")
         return record
+
+    def wait_healthy(self, timeout: float | None = None) -> None:
+        """
+        Return once its health check has succeeded, told by its shim at that moment.
+
+        Raises NotHealthy, with the check's output or the log's end, as soon as it is unhealthy or has ended;
+        TimeoutError after *timeout* seconds; InvalidArgument when nothing checks it.
+        """
+        self._engine.wait_healthy(self.id, timeout)
 
     def remove(self, force: bool = False) -> None:
         """Remove it; with *force* even if it runs. Raises Conflict, ContainerNotFound."""

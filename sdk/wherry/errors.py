@@ -27,6 +27,7 @@ __all__ = [
     "InvalidArgument",
     "NameInUse",
     "NotFound",
+    "NotHealthy",
     "NotRunning",
     "PermissionDenied",
     "PortInUse",
@@ -73,6 +74,14 @@ class StartFailed(Unavailable):
     def __init__(self, container: str, message: str, step: str = "", path: str = "", errno: int = 0) -> None:
         super().__init__(f"container {container} did not start: {message}")
         self.container, self.step, self.path, self.errno = container, step, path, errno
+
+
+class NotHealthy(Unavailable):
+    """A container that was waited for is unhealthy, or has ended: `container`, `status`, and what it `said` last."""
+
+    def __init__(self, container: str, status: str, said: str) -> None:
+        super().__init__(f"container {container} is {status}: {said.strip()[-_SHOWN_OUTPUT:] or 'it said nothing'}")
+        self.container, self.status, self.said = container, status, said
 
 
 class ExecutableNotFound(StartFailed, NotFound):

@@ -31,7 +31,7 @@ def container_document(engine: "LocalEngine", record: "Record", state: "State") 
         "HostsPath": str(directory / "hosts"),
         "LogPath": str(directory / "log"),
         "Name": f"/{record.name}",
-        "RestartCount": 0,
+        "RestartCount": state.restarts,
         "Driver": "overlay",
         "Platform": "linux",
         "Config": _config(record, settings),
@@ -53,11 +53,11 @@ def container_document(engine: "LocalEngine", record: "Record", state: "State") 
 
 def _state(state: "State") -> dict[str, Any]:
     ended = state.exit
-    return {
+    document = {
         "Status": state.status,
-        "Running": state.status in ("running", "paused"),
+        "Running": state.alive,
         "Paused": state.status == "paused",
-        "Restarting": False,
+        "Restarting": state.status == "restarting",
         "OOMKilled": ended.oom_killed if ended is not None else False,
         "Dead": False,
         "Pid": state.pid,
@@ -66,6 +66,21 @@ def _state(state: "State") -> dict[str, Any]:
         "StartedAt": timestamp(state.started) if state.started else _NEVER,
         "FinishedAt": timestamp(ended.finished) if ended is not None and ended.finished else _NEVER,
     }
+    if state.health is not None:
+        document["Health"] = {
+            "Status": state.health["status"],
+            "FailingStreak": state.health["failing_streak"],
+            "Log": [
+                {
+                    "Start": timestamp(result["start"]),
+                    "End": timestamp(result["end"]),
+                    "ExitCode": result["exit_code"],
+                    "Output": result["output"],
+                }
+                for result in state.health["log"]
+            ],
+        }
+    return document
 
 
 def _config(record: "Record", settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +131,7 @@ def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         "PidsLimit": settings["pids_limit"],
         "CgroupParent": settings["cgroup_parent"],
         "LogConfig": {"Type": "local", "Config": {}},
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "RestartPolicy": {"Name": settings["restart"]["name"], "MaximumRetryCount": settings["restart"]["maximum"]},
     }
 
 

@@ -19,12 +19,14 @@ from wherry.errors import (
     ContainerNotFound,
     ExecutableNotFound,
     ExecutableNotRunnable,
+    NotHealthy,
     NotRunning,
     PortInUse,
     StartFailed,
     UserNotFound,
 )
-from wherry.options import Options, published
+from wherry.logreader import LogReader, last
+from wherry.options import Options, health_check, published
 from wherry_images import Image, ImageStore
 from wherry_images.errors import ImageNotFound
 from wherry_oci.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unavailable
@@ -34,6 +36,7 @@ from wherry_shim.logs import LogWriter
 from wherry_shim.tree import remove_tree
 
 _REMOVE_TIMEOUT_S = 10.0
+_SHOWN_LINES = 20
 _POLL_S = 0.002
 
 
@@ -236,6 +239,9 @@ class LocalEngine:
             "seccomp": self._seccomp(options),
             "log": "local",
             "remove": options.auto_remove,
+            "restart": {"name": options.restart.name, "maximum": options.restart.maximum},
+            "health": health_check(options, image.config.healthcheck),
+            "owner": _owner() if options.lifetime == "owner" else None,
         }
         (directory / "shim.json").write_text(json.dumps(order), encoding="utf-8", errors="surrogateescape")
         self._write_names(record, options, places)
@@ -283,7 +289,7 @@ class LocalEngine:
     def start(self, name: str) -> None:
         """Start a created or exited container; one that runs is left as it is. Raises StartFailed."""
         record = self.record(name)
-        if self.state(record).status in ("running", "paused"):
+        if self.state(record).alive:
             return
         with self.store.locked(record.id, _REMOVE_TIMEOUT_S, "start") as lock:
             recovery.end_orphans(self.store, record.id)
@@ -307,15 +313,17 @@ class LocalEngine:
         with self._transaction() as connection:
             self.store.mark_started(connection, record.id)
 
-    def kill(self, name: str, signal: int | str) -> None:
-        """Send *signal*. Raises NotRunning."""
+    def kill(self, name: str, signal: int | str, *, stop: bool = False) -> None:
+        """Send *signal*; with *stop* it is not started again whatever its restart policy. Raises NotRunning."""
         number = signal_number(signal)
         record = self.record(name)
         current = self.state(record)
-        if current.status not in ("running", "paused"):
+        if not current.alive:
             raise NotRunning(record.name, current.status, "kill")
         try:
-            shim.call(str(self.store.run_directory(record.id)), "kill", signal=number)
+            # What is meant to end it keeps it from being started again.
+            stop = stop or number in (SIGKILL, signal_number(record.settings["stop_signal"]))
+            shim.call(str(self.store.run_directory(record.id)), "kill", signal=number, stop=stop)
         except shim.ShimGone:
             if states.shim_is_alive(self.store.run_directory(record.id)):
                 raise NotRunning(record.name, "exited", "kill") from None
@@ -324,13 +332,13 @@ class LocalEngine:
     def stop(self, name: str, timeout_s: float | None = None, signal: int | str | None = None) -> None:
         """Ask it to end by *signal* (its stop signal), and kill it after *timeout_s* (its stop timeout)."""
         record = self.record(name)
-        if self.state(record).status not in ("running", "paused"):
+        if not self.state(record).alive:
             return
         chosen = signal if signal is not None else record.settings["stop_signal"]
         patience = record.settings["stop_timeout"] if timeout_s is None else timeout_s
         self._unfreeze(record)
         try:
-            self.kill(record.id, chosen)
+            self.kill(record.id, chosen, stop=True)
             if self.wait(record.id, patience if patience >= 0 else None) is None:
                 self.kill(record.id, SIGKILL)
                 self.wait(record.id)
@@ -382,10 +390,37 @@ class LocalEngine:
             raise Conflict(f"container {record.name} was not started: start it before you wait for it")
         return current.exit
 
+    def wait_healthy(self, name: str, timeout_s: float | None = None) -> None:
+        """As `Container.wait_healthy`."""
+        record = self.record(name)
+        current = self.state(record)
+        if current.alive and current.health is None:
+            raise InvalidArgument(f"container {record.name} has no health check: give it healthcheck=")
+        try:
+            answer = shim.call(str(self.store.run_directory(record.id)), "wait", timeout_s, until="healthy")
+        except TimeoutError:
+            raise TimeoutError(f"container {record.name} is not healthy after {timeout_s} s") from None
+        except shim.ShimGone:
+            answer = {}
+        status = str(answer.get("health") or "exited")
+        if status == "healthy":
+            return
+        health = self.state(record).health
+        said = health["log"][-1]["output"] if health and health["log"] else self._log_end(record)
+        raise NotHealthy(record.name, status, said)
+
+    def _log_end(self, record: Record) -> str:
+        try:
+            with LogReader(self.log_directory(record)) as reader:
+                lines = list(last(reader, _SHOWN_LINES, frozenset((1, 2))))
+        except FileNotFoundError:  # it removed itself
+            return ""
+        return b"".join(line.content for line in lines).decode("utf-8", "replace")
+
     def remove(self, name: str, *, force: bool = False) -> None:
         """Remove it; one that runs only with *force*, which kills it. Raises Conflict, ContainerNotFound."""
         record = self.record(name)
-        if self.state(record).status in ("running", "paused"):
+        if self.state(record).alive:
             if not force:
                 raise Conflict(f"container {record.name} is running: stop it first, or remove it with force=True")
             self._unfreeze(record)
@@ -440,6 +475,11 @@ class LocalEngine:
 
     def log_directory(self, record: Record) -> Path:
         return self.store.directory(record.id) / "log"
+
+
+def _owner() -> dict[str, int | None]:
+    """This process, so that the shim can tell when it ends."""
+    return {"pid": os.getpid(), "start": records.start_time(os.getpid())}
 
 
 def start_error(container: str, report: Mapping[str, Any]) -> StartFailed:

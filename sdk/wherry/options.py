@@ -10,17 +10,19 @@ import attrs
 
 from wherry.portbinding import PortBinding, parse_ports, publish_all
 from wherry_oci.errors import InvalidArgument, Unsupported
+from wherry_oci.spec.image import Healthcheck
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgtp]?)i?b?", re.IGNORECASE)
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_UNITS = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1}  # nanoseconds
 _LEAST_MEMORY = 6 << 20  # bytes; Docker's least
 
 # docker-py's other names: refused with an error of their own until they are built
 _NOT_YET = frozenset(
     "blkio_weight blkio_weight_device cgroupns cpu_count cpu_percent cpu_rt_period cpu_rt_runtime device_cgroup_rules "
-    "device_read_bps device_read_iops device_requests device_write_bps device_write_iops healthcheck init_path "
+    "device_read_bps device_read_iops device_requests device_write_bps device_write_iops init_path "
     "ipc_mode isolation kernel_memory links log_config lxc_conf mac_address mem_swappiness networking_config "
-    "network_disabled oom_kill_disable pid_mode restart_policy runtime storage_opt use_config_proxy userns_mode "
+    "network_disabled oom_kill_disable pid_mode runtime storage_opt use_config_proxy userns_mode "
     "uts_mode version volume_driver volumes_from".split()
 )
 
@@ -47,9 +49,11 @@ class RunOptions(TypedDict, total=False):
     environment: Mapping[str, str | None] | Sequence[str]
     extra_hosts: Mapping[str, str] | Sequence[str]
     group_add: Sequence[str | int]
+    healthcheck: Mapping[str, Any]
     hostname: str
     init: bool
     labels: Mapping[str, str] | Sequence[str]
+    lifetime: str
     mem_limit: int | str
     mem_reservation: int | str
     memswap_limit: int | str
@@ -67,6 +71,7 @@ class RunOptions(TypedDict, total=False):
     pull: str
     read_only: bool
     remove: bool
+    restart_policy: Mapping[str, Any] | str
     security_opt: Sequence[str]
     shm_size: int | str
     stdin_open: bool
@@ -125,6 +130,26 @@ class Limit:
 
 
 @attrs.frozen(kw_only=True)
+class Restart:
+    """Docker's restart policy: `name` is no, on-failure, always or unless-stopped; 0 is no `maximum`."""
+
+    name: str = "no"
+    maximum: int = 0  # how often on-failure tries
+
+
+@attrs.frozen(kw_only=True)
+class HealthCheck:
+    """What to run and how often; times are nanoseconds, 0 stands for the image's or Docker's own."""
+
+    test: tuple[str, ...] = ()  # NONE, CMD and words, or CMD-SHELL and a line; () is the image's
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+@attrs.frozen(kw_only=True)
 class Options:
     """A request for a container, checked and in one form. Sizes are bytes, times seconds."""
 
@@ -169,6 +194,9 @@ class Options:
     dns_search: tuple[str, ...] = ()
     extra_hosts: tuple[str, ...] = ()  # name:address
     auto_remove: bool = False
+    restart: Restart = Restart()
+    health: HealthCheck = HealthCheck()
+    lifetime: str = "detached"  # or "owner": it ends, and is removed, with the process that made it
     tty: bool = False
     stdin_open: bool = False
     init: bool = False
@@ -208,6 +236,12 @@ class Options:
             raise InvalidArgument(f"pull={self.pull!r}: one of missing, always, never, newer")
         if self.network not in ("bridge", "default", "none", "host"):
             raise Unsupported(f"network={self.network!r}: only bridge, none and host are supported yet")
+        if self.lifetime not in ("detached", "owner"):
+            raise InvalidArgument(f"lifetime={self.lifetime!r}: one of detached, owner")
+        if self.auto_remove and self.restart.name != "no":
+            raise InvalidArgument(
+                "auto_remove and restart_policy exclude each other: one removes what the other starts"
+            )
         if self.working_dir and not self.working_dir.startswith("/"):
             raise InvalidArgument(f"working_dir={self.working_dir!r}: it must be an absolute path")
         if self.ports and self.network in ("none", "host"):
@@ -227,6 +261,60 @@ def _check_names(given: Mapping[str, Any]) -> None:
         near = get_close_matches(name, RunOptions.__annotations__, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise TypeError(f"run() got an unexpected keyword argument {name!r}{hint}")
+
+
+def nanoseconds(value: Any, option: str) -> int:
+    """docker-py's number of nanoseconds, a timedelta, or a text such as `1m30s`. Raises InvalidArgument."""
+    if isinstance(value, bool) or value is None:
+        raise InvalidArgument(f"{option}={value!r} is no time")
+    if isinstance(value, int):
+        return value
+    if hasattr(value, "total_seconds"):
+        return int(value.total_seconds() * 1_000_000_000)
+    spans = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|us|ns|s)", str(value))
+    if not spans or "".join(number + unit for number, unit in spans) != str(value):
+        raise InvalidArgument(f"{option}={value!r} is no time: write 30s, 1m30s, or a number of nanoseconds")
+    return int(sum(float(number) * _UNITS[unit] for number, unit in spans))
+
+
+def _restart(value: Mapping[str, Any] | str) -> dict[str, Any]:
+    """docker-py's mapping (Name, MaximumRetryCount), or the command line's `on-failure:3`."""
+    if isinstance(value, str):
+        name, _, count = value.partition(":")
+    else:
+        name, count = value.get("Name") or "no", str(value.get("MaximumRetryCount") or "")
+    if name not in ("", "no", "on-failure", "always", "unless-stopped") or (count and not count.isdigit()):
+        raise InvalidArgument(f"restart_policy={value!r}: one of no, on-failure[:N], always, unless-stopped")
+    if count and name != "on-failure":
+        raise InvalidArgument(f"restart_policy={value!r}: only on-failure has a maximum")
+    return {"restart": Restart(name=name or "no", maximum=int(count or 0))}
+
+
+def _health(value: Mapping[str, Any]) -> dict[str, Any]:
+    """docker-py's mapping: test, interval, timeout, start_period, start_interval, retries, in either case."""
+    given = {key.replace("_", "").lower(): item for key, item in value.items()}
+    test = given.get("test") or ()
+    if isinstance(test, str):
+        test = ("CMD-SHELL", test)
+    if test and test[0] not in ("NONE", "CMD", "CMD-SHELL"):
+        raise InvalidArgument(f"healthcheck: test {list(test)!r} must begin with NONE, CMD or CMD-SHELL")
+    times = {
+        name: nanoseconds(given[name.replace("_", "")], f"healthcheck {name}")
+        for name in ("interval", "timeout", "start_period", "start_interval")
+        if given.get(name.replace("_", ""))
+    }
+    return {"health": HealthCheck(test=tuple(test), retries=int(given.get("retries") or 0), **times)}
+
+
+def health_check(options: Options, image: Healthcheck | None) -> dict[str, Any] | None:
+    """What the shim shall run (wherry_shim.health): the request's, else the image's; None for nothing."""
+    asked = options.health
+    test = asked.test or (tuple(image.test or ()) if image is not None else ())
+    if not test or test[0] == "NONE":
+        return None
+    fields = ("interval", "timeout", "start_period", "start_interval", "retries")
+    inherited = {name: getattr(image, name, 0) or 0 for name in fields}
+    return {"test": list(test), **{name: getattr(asked, name) or inherited[name] for name in fields}}
 
 
 def _environment(value: Mapping[str, str | None] | Sequence[str]) -> dict[str, Any]:
@@ -407,6 +495,7 @@ _PARSERS: dict[str, Any] = {
     "environment": _environment,
     "extra_hosts": _extra_hosts,
     "group_add": _texts("group_add"),
+    "healthcheck": _health,
     "labels": _labels,
     "mem_limit": _size("mem_limit", "memory"),
     "mem_reservation": _size("mem_reservation", "memory_reservation"),
@@ -414,6 +503,7 @@ _PARSERS: dict[str, Any] = {
     "mounts": _mounts,
     "network_mode": lambda value: {"network": value},
     "ports": lambda value: {"ports": tuple(parse_ports(value))},
+    "restart_policy": _restart,
     "security_opt": _security,
     "shm_size": _size("shm_size", "shm_size"),
     "tmpfs": _tmpfs,

@@ -96,7 +96,7 @@ def _collect_row(store: ContainerStore, images: ImageStore, row: Record) -> bool
     try:
         current = state.read(store.directory(row.id), store.run_directory(row.id), row.started)
         ran = current.exit is not None or os.path.exists(store.run_directory(row.id) / records.STATE)
-        if current.status in ("running", "paused"):  # its shim was killed, it goes on
+        if current.alive:  # its shim was killed, it goes on
             _mark_whole(store, row)
             return False
         if (row.auto_remove and ran) or not (row.whole or ran):

@@ -25,6 +25,7 @@ class ExitRecord:
     oom_killed: bool = False
     started: int = 0
     finished: int = 0
+    restarts: int = 0
     log_lost: int = 0
     known: bool = True
 
@@ -36,14 +37,25 @@ class ExitRecord:
 
 @attrs.frozen(kw_only=True)
 class State:
-    """`status` is Docker's: created, running, paused, exited. `pid` is 0 unless it runs."""
+    """
+    `status` is Docker's: created, running, paused, restarting, exited. `pid` is 0 unless it runs.
+
+    `health` is its shim's record (wherry_shim.health), None without a check.
+    """
 
     status: str
     pid: int = 0
     shim: int = 0
     started: int = 0
     ports: tuple[dict[str, Any], ...] = ()
+    restarts: int = 0
+    health: dict[str, Any] | None = None
     exit: ExitRecord | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its shim takes care of it: it runs, is paused, or is about to be started again."""
+        return self.status in ("running", "paused", "restarting")
 
 
 def read(directory: Path, run_directory: Path, started: int) -> State:
@@ -61,7 +73,7 @@ def read(directory: Path, run_directory: Path, started: int) -> State:
         )
     if ended is not None:
         record = ExitRecord.from_json(ended)
-        return State(status="exited", started=record.started, exit=record)
+        return State(status="exited", started=record.started, restarts=record.restarts, exit=record)
     if started:
         return State(
             status="exited", started=started, exit=ExitRecord(exit_code=UNKNOWN_EXIT_CODE, started=started, known=False)
@@ -76,13 +88,15 @@ def _live(record: dict[str, Any]) -> State | None:
     container_lives = pid != 0 and records.start_time(pid) == record["pid_start"]
     if not shim_lives and not container_lives:
         return None
-    status = record["status"] if pid else "created"
+    status = record["status"]
     return State(
         status="created" if status == "starting" else status,
         pid=pid,
         shim=shim if shim_lives else 0,
         started=record["started"],
         ports=tuple(record.get("ports") or ()),
+        restarts=record.get("restarts") or 0,
+        health=record.get("health"),
     )
 
 

@@ -98,6 +98,11 @@ class Connection:
         """Bytes that the client has not taken yet."""
         return len(self._unsent)
 
+    def ended(self, exit_code: int) -> None:
+        """The process that it was about has ended: say so, and close."""
+        self.send_frame(CONTROL, quickjson.dumps({"exit_code": exit_code}).encode())
+        self.finish()
+
     def finish(self) -> None:
         """Close once all is sent."""
         self._closing = True

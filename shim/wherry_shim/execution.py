@@ -3,16 +3,18 @@
 import os
 
 from wherry_oci.linux.process import SECCOMP_FILTER_FLAG_SPEC_ALLOW
-from wherry_oci.runtime import container, quickjson
+from wherry_oci.runtime import container
 from wherry_oci.runtime.cgroups import Cgroup
 from wherry_oci.runtime.init import Entry
-from wherry_shim.connection import CONTROL, Connection
+from wherry_shim.connection import Connection
 from wherry_shim.loop import Loop
 from wherry_shim.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from wherry_shim.health import Probe
 
 _BACKLOG_LIMIT = 1 << 20  # a client that lags so far behind makes the process wait, as a full pipe would
 
@@ -28,7 +30,7 @@ class Execution:
         self,
         loop: Loop,
         request: "dict[str, Any]",
-        connection: Connection,
+        connection: "Connection | Probe",
         *,
         init_pid: int,
         config: "dict[str, Any]",
@@ -83,5 +85,4 @@ class Execution:
         self._connection.on_drain = None
         self._connection.on_close.remove(self._on_client_gone)
         self.streams.drain()
-        self._connection.send_frame(CONTROL, quickjson.dumps({"exit_code": exit_code}).encode())
-        self._connection.finish()
+        self._connection.ended(exit_code)

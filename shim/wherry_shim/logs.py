@@ -31,7 +31,7 @@ class LogWriter:
         self._index = os.open(f"{directory}/{INDEX}", flags, 0o600)
         self.lost = 0  # bytes that the disk did not take
         self._records = os.fstat(self._index).st_size // RECORD.size
-        self._first = self._records  # of this start
+        self._first = self._records  # of this run
         self._offset = self._end_of_last_record(directory)
         self._directory = directory
 
@@ -60,8 +60,12 @@ class LogWriter:
         self._offset += len(piece)
         self._records += 1
 
+    def begin_run(self) -> None:
+        """What is appended from here on is another run's."""
+        self._first = self._records
+
     def replay(self) -> "Iterator[tuple[int, bytes]]":
-        """The pieces (stream, content) appended since this writer was made; of more than a MiB, the last ones."""
+        """The pieces (stream, content) of this run; of more than a MiB, the last ones."""
         with open(f"{self._directory}/{INDEX}", "rb") as index, open(f"{self._directory}/{DATA}", "rb") as data:
             index.seek(self._first * RECORD.size)
             for _, offset, length, stream in RECORD.iter_unpack(index.read()):
@@ -89,6 +93,9 @@ class NoLog:
 
     def append(self, stream: int, piece: bytes, time_ns: int) -> None:
         """Nothing is kept."""
+
+    def begin_run(self) -> None:
+        """Nothing is kept of any run."""
 
     def replay(self) -> "Iterator[tuple[int, bytes]]":
         """Nothing was kept."""

@@ -2,11 +2,13 @@
 The small files by which a shim tells the world about its container, each replaced whole by rename.
 
 `run/ID/state.json`
-    `status` ("starting", "running", "paused" or "exited"), `shim` and `shim_start` (process and its start time in clock
-    ticks since boot: a number used again is told apart), the same as `pid` and `pid_start` for the container's first
-    process, `started` (nanoseconds since 1970), `ports` as bound, `table` of nftables that publishes them.
+    `status` ("starting", "running", "paused" or "restarting"), `shim` and `shim_start` (process and its start time in
+    clock ticks since boot: a number used again is told apart), the same as `pid` and `pid_start` for the container's
+    first process, `started` (nanoseconds since 1970), `restarts`, `health` (health.py) or null, `ports` as bound,
+    `table` of nftables that publishes them.
 `exit.json`, in `run/ID` and beside the container's configuration; of one that removes itself at its end `run/ended/ID`
-    `exit_code`, `signal` (or null), `oom_killed`, `started`, `finished`, `log_lost` (bytes that no disk took).
+    `exit_code`, `signal` (or null), `oom_killed`, `started`, `finished`, `restarts`, `log_lost` (bytes
+    that no disk took).
 """
 
 import os

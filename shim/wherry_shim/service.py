@@ -54,6 +54,8 @@ class Service:
         self._attached: list[Connection] = []
         self._waiters: list[Connection] = []
         self._waiters_for_gone: list[Connection] = []
+        self._waiters_for_next_exit: list[Connection] = []
+        self._waiters_for_health: list[Connection] = []
         self._clients: set[Connection] = set()
         self._operations: dict[str, Callable[[Connection, dict[str, Any]], None]] = {
             "ping": self._ping,
@@ -118,16 +120,26 @@ class Service:
         for connection in list(self._attached):
             connection.send_frame(stream, piece)
 
-    def on_exit(self, record: "dict[str, Any]") -> None:
-        """The container has ended, all its output is written: tell everybody."""
+    def on_run_end(self, record: "dict[str, Any]") -> None:
+        """A run has ended, all its output is written; another one may follow."""
         payload = quickjson.dumps(record).encode()
         for connection in list(self._attached):
             connection.send_frame(CONTROL, payload)
             connection.finish()
+        self._answer(self._waiters_for_next_exit, record)
+
+    def on_exit(self, record: "dict[str, Any]") -> None:
+        """The container has ended for good: tell everybody."""
         for connection in list(self._followers):
             connection.send(b"end\n")
             connection.finish()
         self._answer(self._waiters, record)
+        self._answer(self._waiters_for_health, {"kind": "ended", **record})
+
+    def on_health(self, status: str) -> None:
+        """A check has come to a result."""
+        if status != "starting":
+            self._answer(self._waiters_for_health, {"health": status})
 
     def on_gone(self, record: "dict[str, Any]") -> None:
         """All that the container had is taken down."""
@@ -162,9 +174,22 @@ class Service:
         connection.finish()
 
     def _wait(self, connection: Connection, request: "dict[str, Any]") -> None:
-        """Answered with the exit record: at the end, or, with `until` "gone", when all is taken down."""
-        gone = request.get("until") == "gone"
-        self._join(self._waiters_for_gone if gone else self._waiters, connection)
+        """
+        Answered with the exit record when the container has ended for good, or with `until` "next-exit" when this run
+        has, "gone" when all is taken down; "healthy" with the first health that is not "starting", or the exit record.
+        """
+        until = request.get("until", "exited")
+        if until == "healthy" and (health := self._supervisor.health) not in (None, "starting"):
+            connection.answer(health=health)
+            connection.finish()
+            return
+        groups = {
+            "exited": self._waiters,
+            "next-exit": self._waiters_for_next_exit,
+            "gone": self._waiters_for_gone,
+            "healthy": self._waiters_for_health,
+        }
+        self._join(groups[until], connection)
 
     def _follow(self, connection: Connection, request: "dict[str, Any]") -> None:
         """One newline whenever the log has grown since the last one was taken, and `end` when it will not any more."""
@@ -176,7 +201,8 @@ class Service:
         connection.on_close.append(lambda: group.remove(connection) if connection in group else None)
 
     def _kill(self, connection: Connection, request: "dict[str, Any]") -> None:
-        self._supervisor.kill(int(request["signal"]))
+        """With `stop` it is meant to end: it is not started again, whatever its restart policy."""
+        self._supervisor.kill(int(request["signal"]), stop=bool(request.get("stop")))
         connection.answer()
         connection.finish()
 
@@ -205,4 +231,5 @@ class Service:
         connection.speak_frames(input_frames(self._supervisor.streams, connection, self._supervisor.kill))
 
     def _exec(self, connection: Connection, request: "dict[str, Any]") -> None:
-        self._supervisor.execute(request, connection)
+        execution = self._supervisor.execute(request, connection)
+        connection.speak_frames(input_frames(execution.streams, connection, execution.kill))

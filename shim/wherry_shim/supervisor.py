@@ -7,7 +7,7 @@ open descriptors (the network namespace, reserved ports, the lock) the kernel ta
 
 import os
 from _signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, set_wakeup_fd, signal  # type: ignore[import-not-found] # no enum
-from time import time_ns
+from time import monotonic, time_ns
 
 from wherry_oci.linux.process import SECCOMP_FILTER_FLAG_SPEC_ALLOW
 from wherry_oci.runtime import container, quickjson
@@ -15,11 +15,12 @@ from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
 from wherry_oci.runtime.init import Entry
 from wherry_shim import records
-from wherry_shim.connection import Connection
+from wherry_shim.connection import STDERR, Connection
 from wherry_shim.execution import Execution
 from wherry_shim.logs import LogWriter, NoLog
 from wherry_shim.loop import READABLE, Loop
-from wherry_shim.service import Service, input_frames
+from wherry_shim.restart import RestartPolicy
+from wherry_shim.service import Service
 from wherry_shim.streams import Streams
 from wherry_shim.tree import remove_tree
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from wherry_shim.health import HealthMonitor, Probe
     from wherry_shim.network import Attachment
 
 _SHIMS_GROUP = "/wherry/shims"
@@ -40,7 +42,8 @@ class Supervisor:
     """
     *order* is `shim.json`: `id`, `directory` and `run` (the container's, on disk and live), `rootfs` (mounts), `user`,
     `groups`, `terminal`, `stdin`, `init`, `network` (a plan) or null, `cgroup`, `seccomp` (a file with the filter) or
-    null, `log` ("local" or "none"), `remove` (at the end).
+    null, `log` ("local" or "none"), `remove` (at the end), `restart` (`name`, `maximum`), `health` (health.py) or null,
+    `owner` (`pid`, `start`) or null.
     """
 
     def __init__(self, order: "dict[str, Any]") -> None:
@@ -57,7 +60,14 @@ class Supervisor:
         self._paused = False
         self._pid = 0
         self._started = 0
+        self._began = 0.0
         self._state: dict[str, Any] = {}
+        self._record: dict[str, Any] = {}
+        self._policy = RestartPolicy(**(order.get("restart") or {}))
+        self._stopped = False  # somebody asked it to end
+        self._resting = False  # between two runs
+        self._oom_kills = 0
+        self._health: HealthMonitor | None = None
         self.cgroup = Cgroup(order["cgroup"], Hierarchies.find())
         self.streams: Streams
         self._config = _read_json(f"{self._directory}/config.json")
@@ -73,23 +83,32 @@ class Supervisor:
         """
         try:
             self._record_state("starting")
-            process = self._create()
-            self._service = Service(self._loop, self._run, self)
-            self._pid = process.pid
-            self._started = time_ns()
-            process.start()
+            self._watch_owner()
+            self._attach_network()
+            self._log = NoLog() if self._order.get("log") == "none" else LogWriter(f"{self._directory}/log")
+            self._begin_run()
         except BaseException:
             self._undo()
             raise
-        self.streams.started()
         self._watch_children()
-        self._record_state("running")
         return self._state
 
-    def _create(self) -> container.Process:
+    def _begin_run(self) -> None:
+        """One life of the container's program; a restart policy may bring several."""
         self._join_cgroup()
-        self._attach_network()
-        self._log = NoLog() if self._order.get("log") == "none" else LogWriter(f"{self._directory}/log")
+        self._log.begin_run()
+        process = self._create()
+        if self._service is None:
+            self._service = Service(self._loop, self._run, self)
+        self._pid = process.pid
+        self._started = time_ns()
+        self._began = monotonic()
+        process.start()
+        self.streams.started()
+        self._health = self._monitor_health()
+        self._record_state("running")
+
+    def _create(self) -> container.Process:
         self.streams = Streams(
             self._loop,
             terminal=bool(self._order.get("terminal")),
@@ -117,6 +136,58 @@ class Supervisor:
         if process.terminal is not None:
             self.streams.use_terminal(process.terminal)
         return process
+
+    def _watch_owner(self) -> None:
+        """
+        With an owner (`pid` and `start`) the container lives no longer than that process, whichever way that one ends.
+
+        Raises RuntimeFailure when it is gone already.
+        """
+        owner = self._order.get("owner")
+        if owner is None:
+            return
+        try:
+            watched = os.pidfd_open(owner["pid"])
+        except ProcessLookupError:
+            watched = -1
+        if watched < 0 or records.start_time(owner["pid"]) != owner["start"]:
+            raise RuntimeFailure("gone", "watch the owner", f"process {owner['pid']}, its owner, has ended")
+        self._loop.watch(watched, READABLE, lambda events: self._on_owner_gone(watched))
+
+    def _on_owner_gone(self, watched: int) -> None:
+        self._loop.forget(watched)
+        os.close(watched)
+        self._order["remove"] = True
+        self._stopped = True
+        if self._paused:
+            self.pause(False)
+        if self._resting:
+            self._conclude()
+        else:
+            self.kill(_SIGKILL)
+
+    def _monitor_health(self) -> "HealthMonitor | None":
+        config = self._order.get("health")
+        if config is None:
+            return None
+        from wherry_shim.health import HealthMonitor
+
+        return HealthMonitor(self._loop, config, self._run_check, self._on_health)
+
+    def _run_check(self, command: list[str], probe: "Probe") -> Execution:
+        process = {**self._config["process"], "args": command, "terminal": False}
+        request = {"process": process, "user": self._order.get("user"), "groups": self._order.get("groups")}
+        return self.execute(request, probe)
+
+    @property
+    def health(self) -> str | None:
+        """The health's status; None without a check."""
+        return self._health.status if self._health is not None else None
+
+    def _on_health(self) -> None:
+        self._record_state(self._state["status"])
+        if self._service is not None and self._health is not None:
+            self._service.on_health(self._health.status)
 
     def _join_cgroup(self) -> None:
         """
@@ -207,9 +278,19 @@ class Supervisor:
         """What the container has written since it was started, as (stream, piece); of much, the end."""
         return self._log.replay()
 
-    def kill(self, number: int) -> None:
-        """Send signal *number* to the container's first process. Raises RuntimeFailure when it has ended."""
+    def kill(self, number: int, *, stop: bool = False) -> None:
+        """
+        Send signal *number* to the container's first process; with *stop* it is not to be started again.
+
+        Raises RuntimeFailure when it has ended.
+        """
+        self._stopped |= stop
+        if self._resting and stop:  # between two runs: there is nothing to signal, and nothing will follow
+            self._conclude()
+            return
         try:
+            if self._resting:
+                raise ProcessLookupError
             os.kill(self._pid, number)
         except ProcessLookupError:
             raise RuntimeFailure("gone", f"send signal {number}", "the container has ended") from None
@@ -218,6 +299,8 @@ class Supervisor:
 
     def pause(self, paused: bool) -> None:
         """Stop every process, or let them go on. Raises RuntimeFailure when that is so already."""
+        if self._resting:
+            raise RuntimeFailure("conflict", "pause", "the container is restarting: it does not run at this moment")
         if paused == self._paused:
             raise RuntimeFailure(
                 "conflict", "pause", "the container is paused" if paused else "the container is not paused"
@@ -226,10 +309,12 @@ class Supervisor:
         self._paused = paused
         self._record_state("paused" if paused else "running")
 
-    def execute(self, request: "dict[str, Any]", connection: Connection) -> None:
+    def execute(self, request: "dict[str, Any]", connection: "Connection | Probe") -> Execution:
         """Run a further process for *connection*. Raises RuntimeFailure."""
         if self._paused:
             raise RuntimeFailure("conflict", "exec", "the container is paused: unpause it first")
+        if self._resting:
+            raise RuntimeFailure("conflict", "exec", "the container is restarting: it does not run at this moment")
         execution = Execution(
             self._loop,
             request,
@@ -240,38 +325,73 @@ class Supervisor:
             seccomp=self._seccomp,
         )
         self._executions[execution.pid] = execution
-        connection.speak_frames(input_frames(execution.streams, connection, execution.kill))
         ended = self._early_exits.pop(execution.pid, None)
         if ended is not None:
             self._executions.pop(execution.pid).exited(_exit_code(ended))
         self._early_exits.clear()
+        return execution
 
     # end
 
     def _end(self, status: int) -> None:
-        """The first process has ended, and with its pid namespace all others."""
-        oom_killed = self.cgroup.oom_kills() > 0
+        """The first process has ended, and with its pid namespace all others: another run follows, or the end."""
+        oom_killed = self.cgroup.oom_kills() > self._oom_kills
+        self._oom_kills = self.cgroup.oom_kills()
         self.cgroup.kill(_SIGKILL)  # whoever shares the host's pid namespace is not killed by the kernel
+        if self._health is not None:
+            self._health.stop()
         self.streams.drain()
         for execution in list(self._executions.values()):
             self._finish_execution(execution)
-        self._log.close()
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-        record = {
+        self._record = {
             "exit_code": _exit_code(status),
             "signal": number,
             "oom_killed": oom_killed and number == _SIGKILL,
             "started": self._started,
             "finished": time_ns(),
             "log_lost": self._log.lost,
+            "restarts": self._policy.count,
         }
-        records.write(self._run, records.EXIT, record)
         assert self._service is not None
+        ran_s = monotonic() - self._began
+        wait_s = self._policy.next_wait(self._record["exit_code"], ran_s, stopped=self._stopped)
+        if wait_s is None:
+            self._conclude()
+        else:
+            self._rest(wait_s)
+
+    def _rest(self, wait_s: float) -> None:
+        """Wait for the next run."""
+        assert self._service is not None
+        self._resting = True
+        self._pid = 0
+        self._record_state("restarting")
+        self._service.on_run_end(self._record)
+        self._loop.after(wait_s, self._run_again)
+
+    def _run_again(self) -> None:
+        if not self._resting:  # it was stopped meanwhile
+            return
+        self._resting = False
+        try:
+            self._begin_run()
+        except (RuntimeFailure, OSError) as error:
+            self._log.append(STDERR, f"wherry: it could not be started again: {error}\n".encode(), time_ns())
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """There is no further run: tell everybody, take all down, and go."""
+        assert self._service is not None
+        self._resting = False
+        self._log.close()
+        records.write(self._run, records.EXIT, self._record)
         self._service.close()
-        self._service.on_exit(record)
+        self._service.on_run_end(self._record)
+        self._service.on_exit(self._record)
         self._take_down()
-        self._keep_or_remove(record)
-        self._service.on_gone(record)
+        self._keep_or_remove(self._record)
+        self._service.on_gone(self._record)
         self._flush_clients()
         self._loop.running = False
 
@@ -350,6 +470,8 @@ class Supervisor:
             "pid": self._pid,
             "pid_start": records.start_time(self._pid) if self._pid else None,
             "started": self._started,
+            "restarts": self._policy.count,
+            "health": self._health.record() if self._health is not None else None,
             "ports": self._attachment.ports if self._attachment is not None else [],
             "table": self._attachment.table if self._attachment is not None else "",
         }

@@ -1,13 +1,15 @@
 """docker-py's option names and shapes, and what is wrong with others."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from wherry.options import _PARSERS, Bind, Limit, Options, RunOptions, size_in_bytes
+from wherry.options import _PARSERS, Bind, Limit, Options, Restart, RunOptions, health_check, size_in_bytes
 from wherry_oci.errors import InvalidArgument, Unsupported
+from wherry_oci.spec.image import Healthcheck
 
 pytestmark = pytest.mark.unit
 
@@ -92,6 +94,42 @@ def test_ulimits_in_both_forms() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "restart"),
+    [
+        ({"Name": "on-failure", "MaximumRetryCount": 3}, Restart(name="on-failure", maximum=3)),
+        ({"Name": "always"}, Restart(name="always")),
+        ("on-failure:2", Restart(name="on-failure", maximum=2)),
+        ("unless-stopped", Restart(name="unless-stopped")),
+        ("no", Restart()),
+    ],
+)
+def test_restart_policies_in_both_forms(given: Any, restart: Restart) -> None:
+    """docker-py's mapping and the command line's text."""
+    assert _parse(restart_policy=given).restart == restart
+
+
+@pytest.mark.parametrize("given", ["sometimes", "always:3", "on-failure:x"])
+def test_other_restart_policies_are_refused(given: str) -> None:
+    """The error shows what there is."""
+    with pytest.raises(InvalidArgument, match=r"unless-stopped|only on-failure"):
+        _parse(restart_policy=given)
+
+
+def test_a_health_check_is_the_requests_before_the_images() -> None:
+    """Field by field; NONE turns it off."""
+    image = Healthcheck(test=("CMD", "image"), interval=5, timeout=6, retries=7)
+    asked = _parse(healthcheck={"test": "a line", "interval": timedelta(seconds=2), "Timeout": "1m30s"})
+    found = health_check(asked, image)
+    assert found is not None
+    assert found["test"] == ["CMD-SHELL", "a line"]
+    assert (found["interval"], found["timeout"], found["retries"]) == (2_000_000_000, 90_000_000_000, 7)
+    assert health_check(_parse(), None) is None
+    assert health_check(_parse(healthcheck={"test": ["NONE"]}), image) is None
+    with pytest.raises(InvalidArgument, match="interval"):
+        _parse(healthcheck={"test": "x", "interval": "soon"})
+
+
 def test_what_excludes_each_other_is_refused() -> None:
     """Each error names the options."""
     with pytest.raises(InvalidArgument, match="nano_cpus"):
@@ -114,9 +152,9 @@ def test_an_unknown_option_is_a_type_error_with_the_nearest_name() -> None:
 
 def test_what_docker_py_has_and_wherry_not_yet_is_never_passed_over() -> None:
     """An error unless it asks for nothing; no name of docker-py's is unknown."""
-    with pytest.raises(Unsupported, match="healthcheck"):
-        _parse(healthcheck={"test": ["CMD", "true"]})
-    assert _parse(restart_policy=None, links={}) == Options()
+    with pytest.raises(Unsupported, match="userns_mode"):
+        _parse(userns_mode="host")
+    assert _parse(userns_mode=None, links={}) == Options()
 
 
 def test_every_option_has_a_field_or_a_parser() -> None:

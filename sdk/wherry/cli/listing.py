@@ -29,7 +29,7 @@ def ps_command(client: Client, show_all: bool, quiet: bool, last: int | None, no
     if last is not None:
         found = found[:last]
     elif not show_all:
-        found = [(record, state) for record, state in found if state.status in ("running", "paused")]
+        found = [(record, state) for record, state in found if state.alive]
     if quiet:
         for record, _ in found:
             click.echo(record.id if no_trunc else record.id[:_SHORT])
@@ -62,12 +62,19 @@ def _row(record: Record, state: State, whole: bool) -> tuple[str, ...]:
 
 
 def status_text(state: State) -> str:
-    """`Up 5 minutes`, `Exited (0) 2 hours ago`, `Created`."""
+    """`Up 5 minutes (healthy)`, `Restarting`, `Exited (0) 2 hours ago`, `Created`."""
     from time import time
 
     if state.status in ("running", "paused"):
         up = f"Up {table.duration(time() - state.started / 1e9)}"
-        return f"{up} (Paused)" if state.status == "paused" else up
+        if state.status == "paused":
+            return f"{up} (Paused)"
+        if state.health is not None:
+            health = state.health["status"]
+            return f"{up} ({'health: starting' if health == 'starting' else health})"
+        return up
+    if state.status == "restarting":
+        return "Restarting"
     if state.exit is not None:
         when = f" {table.ago(state.exit.finished)}" if state.exit.finished else ""
         return f"Exited ({state.exit.exit_code}){when}"

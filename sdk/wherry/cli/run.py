@@ -44,6 +44,13 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             _many("-e", "--env", metavar="NAME[=VALUE]", help="Set a variable"),
             _many("--env-file", type=click.Path(exists=True, dir_okay=False), help="Variables, one a line"),
             _many("--group-add", help="A further group"),
+            click.option("--health-cmd", help="A command that tells whether it is well"),
+            click.option("--health-interval", help="Time between two checks (30s)"),
+            click.option("--health-retries", type=int, help="Failures in a row that make it unhealthy (3)"),
+            click.option("--health-start-interval", help="Time between two checks at first (5s)"),
+            click.option("--health-start-period", help="How long failures at first do not count (0s)"),
+            click.option("--health-timeout", help="How long a check may take (30s)"),
+            click.option("--no-healthcheck", is_flag=True, help="No check, whatever the image says"),
             click.option("-h", "--hostname", help="Its host name"),
             click.option("--init", is_flag=True, help="A small init that reaps and passes signals on"),
             click.option("-i", "--interactive", is_flag=True, help="Keep its stdin open"),
@@ -63,6 +70,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--pull", type=click.Choice(["always", "missing", "never", "newer"]), help="When to fetch the image"
             ),
             click.option("--read-only", is_flag=True, help="Nothing in its rootfs can be written"),
+            click.option("--restart", "restart_policy", help="no, on-failure[:N], always, unless-stopped"),
             click.option("--rm", "remove", is_flag=True, help="Remove it when it ends"),
             _many("--security-opt", help="no-new-privileges, seccomp=unconfined"),
             click.option("--shm-size", help="Of /dev/shm (64m)"),
@@ -107,10 +115,21 @@ def _parse(command: tuple[str, ...], flags: dict[str, Any]) -> Options:
     environment = [line for path in flags.pop("env_file") for line in _environment_lines(path)]
     environment += flags.pop("env")
     flags["sysctl"] = dict(item.partition("=")[::2] for item in flags["sysctl"])
+    health = {key: flags.pop(f"health_{key}") for key in _HEALTH}
+    flags["healthcheck"] = (
+        {"test": ["NONE"]} if flags.pop("no_healthcheck") else _given({"test": health.pop("cmd"), **health})
+    )
     if flags["entrypoint"] is not None:  # one word for docker, not a command line
         flags["entrypoint"] = [flags["entrypoint"]] if flags["entrypoint"] else []
-    given = {_NAMES.get(name, name): value for name, value in flags.items() if value not in (None, (), False, {})}
+    given = {_NAMES.get(name, name): value for name, value in _given(flags).items()}
     return Options.parse(command or None, {**given, "environment": environment})
+
+
+_HEALTH = ("cmd", "interval", "retries", "start_interval", "start_period", "timeout")
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value not in (None, (), False, {})}
 
 
 def _environment_lines(path: str) -> list[str]:
