@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _READ_SIZE = 1 << 16
+_SHORTEST_S = 0.001
 _FRAME_PIECE = 1 << 16
 
 
@@ -40,7 +41,8 @@ def connect(run_directory: str, timeout_s: float | None = None) -> socket:
     except BaseException:
         end.close()
         raise
-    end.settimeout(timeout_s)
+    # 0 would mean "do not wait for the answer either"
+    end.settimeout(None if timeout_s is None else max(timeout_s, _SHORTEST_S))
     return end
 
 
