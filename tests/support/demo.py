@@ -163,7 +163,10 @@ def _as_place(path: Path, environment: dict[str, str], address: str) -> Place:
 def _own_address() -> str:
     """The address that this machine has towards others; no packet is sent to find it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((hosts.NEIGHBOUR, 9))
+        try:
+            probe.connect((hosts.NEIGHBOUR, 9))
+        except OSError as error:
+            raise DemoFailed(f"this machine has no way to others, so Docker Hub is out of reach: {error}") from error
         address: str = probe.getsockname()[0]
         return address
 
