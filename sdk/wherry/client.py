@@ -1,7 +1,7 @@
 """The front door: `Client` remembers where things are; the first call that needs something finds it."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import builtins
 
     from wherry.container import Container
+    from wherry.images import ImageCollection
     from wherry.local import LocalEngine
-    from wherry_images import Image, PullEvent
 
 DEFAULT_ROOT = "/var/lib/wherry"
 DEFAULT_RUN = "/run/wherry"
@@ -79,7 +79,9 @@ class Client:
     @property
     def images(self) -> "ImageCollection":
         """Every image of this root."""
-        return ImageCollection(self)
+        from wherry.images import ImageCollection
+
+        return ImageCollection(self._engine)
 
     def run(self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]) -> "Container":
         """
@@ -128,6 +130,17 @@ class Client:
                 raise ContainerError(container.id, words, ended.exit_code, stdout, container.output(stdout=False))
         return stdout
 
+    def check(self, *, content: bool = False) -> "list[str]":
+        """
+        What is not as the records say, a line each: images, layers, containers. Nothing is changed.
+
+        With *content* every blob is read and its digest checked.
+        """
+        problems = [
+            f"{problem.kind}: {problem.what}; {problem.repair}" for problem in self.images.check(content=content)
+        ]
+        return [*problems, *self._engine.check()]
+
     def version(self) -> dict[str, str]:
         """Of wherry, its interpreter, and the kernel below."""
         import platform
@@ -173,6 +186,10 @@ class ContainerCollection:
         engine = self._client._engine
         return [Container(record.id, engine) for record in engine.records() if all or engine.state(record).alive]
 
+    def prune(self) -> "builtins.list[str]":
+        """Remove every container that does not run; returns their ids."""
+        return self._client._engine.prune()
+
 
 class NetworkCollection:
     """`client.networks`."""
@@ -187,38 +204,3 @@ class NetworkCollection:
         The default network is made again when a container needs it, with the same addresses.
         """
         return self._client._engine.prune_networks()
-
-
-class ImageCollection:
-    """`client.images`."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def pull(
-        self, reference: str, *, platform: str | None = None, progress: "Callable[[PullEvent], None] | None" = None
-    ) -> "Image":
-        """
-        Fetch an image, or what is missing of it. *progress* is called with `PullEvent`s.
-
-        Raises ManifestUnknown, AuthRequired, RegistryUnreachable, DigestMismatch, NoSpace and more; nothing partial is
-        ever visible.
-        """
-        images = self._client._engine.images
-        self._client._engine._open()
-        return images.pull(reference, platform=platform, progress=progress)
-
-    def get(self, name: str) -> "Image":
-        """By name or id. Raises ImageNotFound."""
-        self._client._engine._open()
-        return self._client._engine.images.get(name)
-
-    def list(self) -> "builtins.list[Image]":
-        """All of them, the newest first."""
-        self._client._engine._open()
-        return self._client._engine.images.list()
-
-    def remove(self, name: str, *, force: bool = False) -> "builtins.list[str]":
-        """Take the name away, and what no name and no container needs any more. Raises ImageNotFound, Conflict."""
-        self._client._engine._open()
-        return self._client._engine.images.remove(name, force=force)

@@ -17,6 +17,8 @@ from wherry_oci.errors import InvalidArgument, NotFound
 if TYPE_CHECKING:
     from wherry.containerstore import Record
     from wherry.local import LocalEngine
+    from wherry_images import Image
+    from wherry_images.diff import Change
 
 _NANO = 1_000_000_000
 _STREAMS = {1: "stdout", 2: "stderr"}
@@ -260,6 +262,41 @@ class Container:
             pieces = logreader.follow(reader, self._engine.store.run_directory(self.id))
             for line in logreader.lines(pieces, streams=streams, since=since, until=until):
                 yield _log_line(line, timestamps)
+
+    # its files
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that it wrote."""
+        return self._engine.size(self.id)
+
+    def diff(self) -> "list[Change]":
+        """The files that it added, modified and deleted: `kind` and `path` each."""
+        return self._engine.changes(self.id)
+
+    def export(self) -> Iterator[bytes]:
+        """Its whole root file system as a tar, in pieces; running or not."""
+        return self._engine.export(self.id)
+
+    def commit(
+        self,
+        reference: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        author: str = "",
+        message: str = "",
+        pause: bool = True,
+    ) -> "Image":
+        """
+        A new image of it, named *reference*; *config*, in docker's words (`{"Cmd": ["x"]}`), is laid over its own.
+
+        It is paused meanwhile unless *pause* is False.
+        """
+        return self._engine.commit(self.id, reference, config=config or {}, author=author, message=message, pause=pause)
+
+    def rename(self, name: str) -> None:
+        """Raises NameInUse, InvalidArgument."""
+        self._engine.rename(self.id, name)
 
     # processes in it
 

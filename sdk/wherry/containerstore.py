@@ -145,6 +145,14 @@ class ContainerStore:
             if connection.execute("SELECT 1 FROM container WHERE name = ?", (name,)).fetchone() is None:
                 return name
 
+    def rename(self, connection: sqlite3.Connection, container_id: str, name: str) -> None:
+        """Raises NameInUse."""
+        try:
+            connection.execute("UPDATE container SET name = ? WHERE id = ?", (name, container_id))
+        except sqlite3.IntegrityError:
+            holder = connection.execute("SELECT id FROM container WHERE name = ?", (name,)).fetchone()
+            raise NameInUse(name, holder[0] if holder else "") from None
+
     def mark_whole(self, connection: sqlite3.Connection, container_id: str) -> None:
         connection.execute("UPDATE container SET whole = 1 WHERE id = ?", (container_id,))
 

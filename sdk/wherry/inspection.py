@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from wherry.containerstore import Record
     from wherry.local import LocalEngine
     from wherry.state import State
+    from wherry_images import Image
 
 _NEVER = "0001-01-01T00:00:00Z"
 
@@ -132,6 +133,23 @@ def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         "CgroupParent": settings["cgroup_parent"],
         "LogConfig": {"Type": "local", "Config": {}},
         "RestartPolicy": {"Name": settings["restart"]["name"], "MaximumRetryCount": settings["restart"]["maximum"]},
+    }
+
+
+def committed_config(record: "Record", image: "Image | None") -> dict[str, Any]:
+    """The configuration of an image made of a container: the container's own, without what was said for it alone."""
+    settings = record.settings
+    volumes = image.config.volumes if image is not None else ()
+    return {
+        "User": settings["user"],
+        "Env": list(settings["environment"]),
+        "Entrypoint": list(settings["entrypoint"]) or None,
+        "Cmd": list(settings["command"]) or None,
+        "WorkingDir": settings["working_dir"],
+        "ExposedPorts": {port: {} for port in settings["exposed_ports"]} or None,
+        "Volumes": {volume: {} for volume in volumes} or None,
+        "Labels": dict(record.labels) or None,
+        "StopSignal": settings["stop_signal"],
     }
 
 

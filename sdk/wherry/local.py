@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGKILL, Signals
 from time import monotonic, sleep, time_ns
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -34,6 +34,9 @@ from wherry_shim import client as shim
 from wherry_shim import launch, records
 from wherry_shim.logs import LogWriter
 from wherry_shim.tree import remove_tree
+
+if TYPE_CHECKING:
+    from wherry_images.diff import Change
 
 _REMOVE_TIMEOUT_S = 10.0
 _SHOWN_LINES = 20
@@ -71,7 +74,7 @@ class LocalEngine:
 
     # reaching it
 
-    def _open(self) -> None:
+    def open(self) -> None:
         """Make the directories and tables at first need. Raises PermissionDenied, Unavailable."""
         if os.geteuid() != 0:
             raise PermissionDenied(
@@ -93,7 +96,7 @@ class LocalEngine:
 
     def _prepare(self) -> None:
         """Open, and take away what killed processes left."""
-        self._open()
+        self.open()
         recovery.collect(self.store, self.images)
 
     def record(self, name: str) -> Record:
@@ -446,6 +449,97 @@ class LocalEngine:
             shim.call(str(self.store.run_directory(record.id)), "pause" if paused else "unpause")
         except shim.ShimGone:
             raise NotRunning(record.name, self.state(record).status, "pause" if paused else "unpause") from None
+
+    def written(self, name: str) -> tuple[Record, Image | None]:
+        """A container and its image, for what looks at what it wrote."""
+        record = self.record(name)
+        return record, self.images.get(record.image_id)
+
+    def changes(self, name: str) -> "list[Change]":
+        """The files that a container added, modified and deleted (docker diff)."""
+        record, image = self.written(name)
+        return self.images.changes(image, self.store.directory(record.id))
+
+    def size(self, name: str) -> int:
+        """Bytes of the files that a container wrote; what vanishes meanwhile does not count."""
+        total = 0
+        for parent, _, names in os.walk(self.store.directory(self.record(name).id) / "upper"):
+            for file in names:
+                try:
+                    total += os.lstat(os.path.join(parent, file)).st_blocks * 512
+                except FileNotFoundError:
+                    continue
+        return total
+
+    def export(self, name: str) -> Iterator[bytes]:
+        """A container's whole root file system as a tar, in pieces."""
+        record, image = self.written(name)
+        return self.images.export(image, self.store.directory(record.id))
+
+    def commit(
+        self, name: str, reference: str | None, *, config: Mapping[str, Any], author: str, message: str, pause: bool
+    ) -> Image:
+        """A new image of a container and what it wrote; *config* in docker's words is laid over the container's own."""
+        from wherry.inspection import committed_config
+
+        record, image = self.written(name)
+        frozen = pause and self.state(record).status == "running"
+        if frozen:
+            self.pause(record.id, True)
+        try:
+            return self.images.commit(
+                image,
+                self.store.directory(record.id),
+                reference,
+                config={**committed_config(record, image), **config},
+                author=author,
+                message=message,
+                created_by=" ".join([*record.settings["entrypoint"], *record.settings["command"]]),
+            )
+        finally:
+            if frozen:
+                self.pause(record.id, False)
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a container another name. Raises NameInUse, InvalidArgument."""
+        checked = Options.parse(None, {"name": new_name}).name
+        record = self.record(name)
+        with self._transaction() as connection:
+            self.store.rename(connection, record.id, str(checked))
+
+    def prune(self) -> list[str]:
+        """Remove every container that does not run; their ids."""
+        removed = []
+        for record in self.records():
+            if record.whole and not self.state(record).alive:
+                try:
+                    self.remove(record.id)
+                except (Conflict, ContainerNotFound):  # started, or removed, by somebody else meanwhile
+                    continue
+                removed.append(record.id)
+        return removed
+
+    def check(self) -> list[str]:
+        """Containers whose records and directories do not agree, a line each; what is dead is collected first."""
+        self._prepare()
+        with self.database.read() as connection:
+            known = {record.id for record in self.store.all(connection)}
+        present = set(os.listdir(self.store.directories)) if self.store.directories.exists() else set()
+        return [
+            *(
+                f"container {container_id} has no directory"
+                for container_id in known - present
+                if self._lasts(container_id)
+            ),
+            *(f"directory {name} belongs to no container" for name in present - known if self._lasts(name)),
+        ]
+
+    def _lasts(self, container_id: str) -> bool:
+        """Whether a disagreement is still there, and nobody is at work on it."""
+        with self.database.read() as connection:
+            row = connection.execute("SELECT 1 FROM container WHERE id = ?", (container_id,)).fetchone()
+        directory = os.path.lexists(self.store.directory(container_id))
+        return (row is None) == directory and not self.store.is_locked(container_id)
 
     def prune_networks(self) -> list[str]:
         """Take down what unused networks have on the host; their names."""

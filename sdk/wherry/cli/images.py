@@ -13,6 +13,7 @@ from wherry_images.reference import familiar
 
 _NANO = 1_000_000_000
 _SHORT = 12
+_SHOWN = 45
 _NONE = "<none>"
 
 
@@ -23,9 +24,9 @@ _NONE = "<none>"
 @click.pass_obj
 def pull_command(client: Client, reference: str, quiet: bool, platform: str | None) -> None:
     """Fetch an image from its registry."""
-    from wherry.cli.progress import PullDisplay
+    from wherry.cli.progress import TransferDisplay
 
-    with PullDisplay(quiet) as display:
+    with TransferDisplay(quiet) as display:
         image = client.images.pull(reference, platform=platform, progress=display.on_event)
     if not quiet:
         click.echo(f"Digest: {image.manifest}")
@@ -74,6 +75,31 @@ def _nanoseconds(text: str) -> int:
         return int(datetime.fromisoformat(text).timestamp() * _NANO)
     except ValueError:
         return 0
+
+
+@click.command("tag")
+@click.argument("source")
+@click.argument("target")
+@click.pass_obj
+def tag_command(client: Client, source: str, target: str) -> None:
+    """Give the image SOURCE the name TARGET, too."""
+    client.images.tag(source, target)
+
+
+@click.command("history")
+@click.argument("image")
+@click.option("--no-trunc", is_flag=True, help="Whole commands")
+@click.pass_obj
+def history_command(client: Client, image: str, no_trunc: bool) -> None:
+    """Show how an image was made, the last step first."""
+    rows = []
+    for step in reversed(client.images.get(image).history):
+        created_by = (
+            step.created_by if no_trunc or len(step.created_by) <= _SHOWN else step.created_by[: _SHOWN - 1] + "…"
+        )
+        created = table.ago(_nanoseconds(step.created)) if step.created else "N/A"
+        rows.append([created, created_by, step.comment])
+    table.show(["CREATED", "CREATED BY", "COMMENT"], rows)
 
 
 @click.command("rmi")

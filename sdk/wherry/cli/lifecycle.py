@@ -98,6 +98,15 @@ def wait_command(client: Client, containers: tuple[str, ...]) -> int:
     return _each(client, containers, lambda container: str(container.wait().exit_code))
 
 
+@click.command("rename")
+@click.argument("container")
+@click.argument("new_name")
+@click.pass_obj
+def rename_command(client: Client, container: str, new_name: str) -> None:
+    """Give a container another name."""
+    client.containers.get(container).rename(new_name)
+
+
 @click.command("rm")
 @_containers
 @click.option("-f", "--force", is_flag=True, help="Kill it first if it runs")

@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -14,52 +15,113 @@ _INTERRUPTED = 130
 
 # verb: (module, one line for --help)
 _VERBS = {
+    "commit": ("files", "Make an image of a container"),
     "create": ("run", "Make a container without starting it"),
+    "diff": ("files", "Show the files that a container changed"),
     "exec": ("execute", "Run a further command in a running container"),
+    "export": ("files", "Write a container's root file system as a tar"),
+    "history": ("images", "Show how an image was made"),
     "images": ("images", "List images"),
+    "import": ("files", "Make an image of a root file system's tar"),
     "inspect": ("inspect", "Show all that is known of containers or images, as JSON"),
     "kill": ("lifecycle", "Send running containers a signal"),
+    "load": ("files", "Read images from an archive"),
+    "login": ("registries", "Remember credentials for a registry"),
+    "logout": ("registries", "Forget the credentials for a registry"),
     "logs": ("logs", "Show what a container has written"),
     "pause": ("lifecycle", "Freeze all processes of containers"),
     "port": ("listing", "Show a container's published ports"),
     "ps": ("listing", "List containers"),
     "pull": ("images", "Fetch an image from its registry"),
+    "push": ("registries", "Send an image to its registry"),
+    "rename": ("lifecycle", "Give a container another name"),
     "restart": ("lifecycle", "Stop containers and start them again"),
     "rm": ("lifecycle", "Remove containers"),
     "rmi": ("images", "Remove images"),
     "run": ("run", "Make a container and start it"),
+    "save": ("files", "Write images as an archive"),
+    "search": ("registries", "Find images on Docker Hub"),
     "start": ("lifecycle", "Start containers"),
     "stop": ("lifecycle", "Stop running containers"),
+    "tag": ("images", "Give an image one more name"),
     "unpause": ("lifecycle", "Let paused containers go on"),
     "version": ("listing", "Show the version"),
     "wait": ("lifecycle", "Wait for containers to end, and show their exit codes"),
 }
+# group: verb in it: (module, its name there, one line)
+_GROUPS = {
+    "container": {
+        **{
+            name: (module, name, line)
+            for name, (module, line) in _VERBS.items()
+            if module in ("execute", "lifecycle", "logs", "run") or name in ("commit", "diff", "export", "port")
+        },
+        "inspect": ("inspect", "inspect", "Show all that is known of containers"),
+        "ls": ("listing", "ps", "List containers"),
+        "prune": ("system", "container_prune", "Remove every container that does not run"),
+    },
+    "image": {
+        **{
+            name: (*_VERBS[name][:1], name, _VERBS[name][1])
+            for name in ("history", "import", "load", "pull", "save", "tag")
+        },
+        "inspect": ("inspect", "inspect", "Show all that is known of images"),
+        "ls": ("images", "images", "List images"),
+        "prune": ("system", "image_prune", "Remove images that nobody needs"),
+        "push": ("registries", "push", "Send an image to its registry"),
+        "rm": ("images", "rmi", "Remove images"),
+    },
+    "system": {
+        "check": ("system", "check", "Look for what is not as the records say"),
+        "df": ("system", "df", "Show how much room images and containers take"),
+        "prune": ("system", "prune", "Remove what nobody needs"),
+    },
+}
+_GROUP_LINES = {"container": "Containers", "image": "Images", "system": "All of it"}
 
 
 class _Verbs(click.Group):
-    """Docker's verbs; a module is imported when one of its verbs is used."""
+    """Verbs whose module is imported when one of them is used."""
+
+    def __init__(self, *args: Any, verbs: dict[str, tuple[str, str, str]], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_VERBS)
+        return sorted({*self._verbs, *self.commands})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            return None
-        command: click.Command = getattr(import_module(f"wherry.cli.{_VERBS[cmd_name][0]}"), f"{cmd_name}_command")
+        if cmd_name not in self._verbs:
+            return self.commands.get(cmd_name)
+        module, name, _ = self._verbs[cmd_name]
+        command: click.Command = getattr(import_module(f"wherry.cli.{module}"), f"{name}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        lines = {name: line for name, (_, _, line) in self._verbs.items()}
+        groups = [(name, group.help or "") for name, group in sorted(self.commands.items())]
+        if groups:
+            with formatter.section("Groups"):
+                formatter.write_dl(groups)
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in sorted(_VERBS.items())])
+            formatter.write_dl(sorted(lines.items()))
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Verbs,
+    verbs={name: (module, name, line) for name, (module, line) in _VERBS.items()},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--root", metavar="DIR", help="Images and containers [WHERRY_ROOT, or /var/lib/wherry]")
 @click.option("--run", "run_directory", metavar="DIR", help="Live state [WHERRY_RUN, or /run/wherry]")
 @click.pass_context
 def _command(context: click.Context, root: str | None, run_directory: str | None) -> None:
     """Containers without a daemon."""
     context.obj = Client(root=root, run=run_directory)
+
+
+for _name, _verbs in _GROUPS.items():
+    _command.add_command(_Verbs(_name, verbs=_verbs, help=_GROUP_LINES[_name]))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a pull is doing, shown: bars on a terminal, a line for each finished layer elsewhere."""
+"""What a pull or a push is doing, shown: bars on a terminal, a line for each finished layer elsewhere."""
 
 import sys
 from types import TracebackType
@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wherry_images import PullEvent
+from wherry_images import PullEvent, PushEvent
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _SHORT = 12
-_LAST_PHASES = ("done", "exists")
+_LAST_PHASES = ("done", "exists", "mounted")
 
 
-class PullDisplay:
-    """A context manager; `on_event` is what a pull's `progress` takes."""
+class TransferDisplay:
+    """A context manager; `on_event` is what `progress` of a pull or a push takes."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> "PullDisplay":
+    def __enter__(self) -> "TransferDisplay":
         if not self._quiet and sys.stdout.isatty():
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
@@ -37,7 +37,7 @@ class PullDisplay:
         if self._bars is not None:
             self._bars.stop()
 
-    def on_event(self, event: PullEvent) -> None:
+    def on_event(self, event: PullEvent | PushEvent) -> None:
         """Show it."""
         layer = event.layer.rpartition(":")[2][:_SHORT]
         if self._quiet:

@@ -1,0 +1,95 @@
+"""system df, system check, and the prunes."""
+
+import click
+
+from wherry.cli import table
+from wherry.client import Client
+
+_force = click.option("-f", "--force", is_flag=True, help="Do not ask")
+
+
+def _confirm(force: bool, what: str) -> None:
+    if not force:
+        click.confirm(f"WARNING! This will remove {what}.\nAre you sure you want to continue?", abort=True)
+
+
+@click.command("df")
+@click.option("-v", "--verbose", is_flag=True, help="Each image")
+@click.pass_obj
+def df_command(client: Client, verbose: bool) -> None:
+    """Show how much room images and containers take."""
+    usage = client.images.usage()
+    containers = client.containers.list(all=True)
+    running = client.containers.list()
+    written = sum(container.size for container in containers)
+    idle = sum(container.size for container in containers if container not in running)
+    in_use = sum(1 for image in usage.images if image.holders)
+    rows = [
+        [
+            "Images",
+            str(len(usage.images)),
+            str(in_use),
+            table.size(usage.layers + usage.blobs),
+            table.size(usage.reclaimable),
+        ],
+        ["Containers", str(len(containers)), str(len(running)), table.size(written), table.size(idle)],
+    ]
+    table.show(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], rows)
+    if verbose:
+        click.echo()
+        each = [
+            [", ".join(image.names) or image.id, table.size(image.unique + image.shared), table.size(image.shared)]
+            for image in usage.images
+        ]
+        table.show(["IMAGE", "SIZE", "SHARED SIZE"], each)
+
+
+@click.command("check")
+@click.option("--content", is_flag=True, help="Read every blob and check its digest")
+@click.pass_obj
+def check_command(client: Client, content: bool) -> int:
+    """Look for what is not as the records say; nothing is changed. Exit code 1 when something is found."""
+    problems = client.check(content=content)
+    for problem in problems:
+        click.echo(problem)
+    return 1 if problems else 0
+
+
+@click.command("prune")
+@click.option("-a", "--all", "every", is_flag=True, help="Every image that no container has")
+@_force
+@click.pass_obj
+def image_prune_command(client: Client, every: bool, force: bool) -> None:
+    """Remove images without a name."""
+    _confirm(force, "all images that no container has" if every else "all images without a name")
+    pruned = client.images.prune(all=every)
+    for line in pruned.removed:
+        click.echo(line)
+    click.echo(f"Total reclaimed space: {table.size(pruned.size)}")
+
+
+@click.command("prune")
+@_force
+@click.pass_obj
+def container_prune_command(client: Client, force: bool) -> None:
+    """Remove every container that does not run."""
+    _confirm(force, "all containers that do not run")
+    for container in client.containers.prune():
+        click.echo(container)
+
+
+@click.command("prune")
+@click.option("-a", "--all", "every", is_flag=True, help="Every image that no container has")
+@_force
+@click.pass_obj
+def prune_command(client: Client, every: bool, force: bool) -> None:
+    """Remove containers that do not run, unused networks, and images without a name."""
+    _confirm(force, "containers that do not run, unused networks, and images that nobody needs")
+    for container in client.containers.prune():
+        click.echo(f"deleted container: {container}")
+    for network in client.networks.prune():
+        click.echo(f"took down network: {network}")
+    pruned = client.images.prune(all=every)
+    for line in pruned.removed:
+        click.echo(line)
+    click.echo(f"Total reclaimed space: {table.size(pruned.size)}")
