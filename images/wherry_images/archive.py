@@ -20,7 +20,7 @@ from wherry_images.documents import check_image, check_layers, parse_config, par
 from wherry_images.errors import DigestMismatch, InvalidImage, InvalidLayer
 from wherry_images.image import Image
 from wherry_images.layer import normalize
-from wherry_images.layout import no_space
+from wherry_images.layout import new_file, no_space
 from wherry_images.platform import host_platform
 from wherry_images.pull import Found, Stores, choose
 from wherry_images.records import Lease
@@ -222,16 +222,14 @@ def ingest(
 
     Raises DigestMismatch, NoSpace.
     """
-    path = f"{stores.layout.ingest}/new-{os.urandom(8).hex()}"
     found = hasher(expected or "sha256")
-    try:
-        with no_space(path, "a blob"), open(path, "xb", buffering=0) as file:
-            os.fchmod(file.fileno(), 0o600)
-            for piece in pieces:
-                found.update(piece)
-                view = memoryview(piece)
-                while view:
-                    view = view[file.write(view) :]
+    beside = f"{stores.layout.ingest}/blob"
+    with no_space(beside, "a blob"), new_file(beside) as (descriptor, path):
+        for piece in pieces:
+            found.update(piece)
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(descriptor, view) :]
         digest = Digest(f"{(expected or 'sha256').partition(':')[0]}:{found.hexdigest()}")
         if expected is not None and digest != expected:
             raise DigestMismatch(expected, digest, "a blob in the archive")
@@ -239,9 +237,6 @@ def ingest(
         with stores.content.lock(digest).held():
             os.rename(path, stores.content.path(digest))
         return digest
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
 
 
 def _load_docker(stores: Stores, files: _Files) -> list[Loaded]:

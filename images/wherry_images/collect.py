@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import attrs
 
+from wherry_images.layout import sweep
 from wherry_images.pull import Stores
 from wherry_images.records import end_dead_leases
 from wherry_images.unpack import discard
@@ -61,6 +62,8 @@ def collect(stores: Stores, *, partial: bool = False) -> Collected:
         discard(stores.layout, name)
     for digest in (files - recorded) | {Digest(row[0]) for row in blobs}:
         _remove_blob(stores, digest)
+    for folder in (stores.layout.ingest, stores.layout.leases, *stores.content.folders()):
+        sweep(folder)
     if partial:
         for name in _listed(stores.layout.ingest):
             if name.endswith(".partial"):

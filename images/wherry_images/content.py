@@ -84,6 +84,10 @@ class Content:
         with suppress(FileNotFoundError):
             os.unlink(self.partial_path(digest))
 
+    def folders(self) -> list[str]:
+        """The folders that have files of ours."""
+        return [self._layout.content, *(f"{self._layout.content}/blobs/{name}" for name in ("sha256", "sha512"))]
+
     def digests(self) -> Iterator[Digest]:
         """All blobs that are there."""
         for algorithm in ("sha256", "sha512"):

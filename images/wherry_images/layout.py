@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from wherry_images.errors import NoSpace
 from wherry_oci.errors import PermissionDenied
 
+LOCK = ".lock"
+_NEW = ".new"
 _LONGEST_WAIT = 0.1  # s between two tries for a lock that another process holds
 
 
@@ -94,13 +96,14 @@ class FileLock:
     The file exists only while somebody wants the lock.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, create: bool = True) -> None:
         self._path = path
+        self._flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         self._descriptor = -1
 
     def try_acquire(self) -> bool:
         while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._path, self._flags, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 held = os.fstat(descriptor)
@@ -147,20 +150,49 @@ def replace_file(path: str, content: bytes, *, durable: bool = True) -> None:
 
     A *durable* one is on the disk when this returns; any other is so after the next `Layout.sync`.
     """
-    new = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.new"
-    with no_space(path, "a file"):
+    with no_space(path, "a file"), new_file(path) as (descriptor, new):
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if durable:
+            os.fsync(descriptor)
+        os.rename(new, path)
+
+
+@contextmanager
+def new_file(beside: str) -> Iterator[tuple[int, str]]:
+    """
+    A new file, open for writing, and its path beside *beside*; it is gone afterwards unless it was renamed.
+
+    It is locked meanwhile: so `sweep` knows what the killed have left from what somebody is just writing.
+    """
+    while True:
+        path = f"{beside}.{os.urandom(6).hex()}{_NEW}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with open(new, "xb", opener=_private) as file:
-                file.write(content)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            os.rename(new, path)
-        except BaseException:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                break
+        except BlockingIOError:
+            pass
+        os.close(descriptor)  # somebody swept it away just before it was locked
+    try:
+        yield descriptor, path
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        os.close(descriptor)
+
+
+def sweep(folder: str) -> None:
+    """Remove the locks and new files in *folder* that nobody holds."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.endswith((_NEW, LOCK)):
+            lock = FileLock(f"{folder}/{name}", create=False)
             with suppress(FileNotFoundError):
-                os.unlink(new)
-            raise
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+                if lock.try_acquire():
+                    lock.release()

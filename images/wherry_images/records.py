@@ -12,7 +12,7 @@ import attrs
 from wherry_images.database import Database
 from wherry_images.errors import ImageNotFound
 from wherry_images.image import Image, image_of
-from wherry_images.layout import FileLock, Layout
+from wherry_images.layout import LOCK, FileLock, Layout
 from wherry_oci.spec.digest import ChainID, DiffID, Digest
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Lease:
     def __init__(self, layout: Layout, database: Database) -> None:
         self._database = database
         self.name = os.urandom(10).hex()
-        self._lock = FileLock(f"{layout.leases}/{self.name}")
+        self._lock = FileLock(_lease_file(layout, self.name))
 
     def open(self) -> None:
         self._lock.acquire()
@@ -133,6 +133,10 @@ class Lease:
         self._lock.release()
 
 
+def _lease_file(layout: Layout, name: str) -> str:
+    return f"{layout.leases}/{name}{LOCK}"
+
+
 @contextmanager
 def leased(layout: Layout, database: Database) -> Iterator[Lease]:
     lease = Lease(layout, database)
@@ -146,7 +150,7 @@ def leased(layout: Layout, database: Database) -> Iterator[Lease]:
 def end_dead_leases(connection: sqlite3.Connection, layout: Layout) -> None:
     """Forget the leases whose processes are gone."""
     for (name,) in connection.execute("SELECT name FROM lease").fetchall():
-        lock = FileLock(f"{layout.leases}/{name}")
+        lock = FileLock(_lease_file(layout, name))
         if lock.try_acquire():
             connection.execute("DELETE FROM lease WHERE name = ?", (name,))
             lock.release()

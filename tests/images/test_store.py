@@ -259,6 +259,8 @@ def test_collection_removes_what_the_killed_left(puller: Puller) -> None:
         connection.execute("INSERT INTO lease VALUES ('dead')")
         connection.execute("INSERT INTO lease_item VALUES ('dead', '12345678')")
     (root / "snapshots/87654321").mkdir()
+    for left in ("content/index.json.0123.new", "content/blobs/sha256/x.0123.new", "ingest/x.lock", "leases/x.lock"):
+        (root / left).touch()
     assert {problem.kind for problem in store.check()} == {"orphan"}
     with records.leased(store._layout, store.database) as lease:
         lease.add("87654321", "sha256:" + "1" * 64)
@@ -268,7 +270,8 @@ def test_collection_removes_what_the_killed_left(puller: Puller) -> None:
         assert files(store, "ingest") == [f"{orphan}.partial"]
     store.prune()
     assert len(files(store, "snapshots")) == 1
-    assert files(store, "ingest") == []
+    assert files(store, "ingest") == files(store, "leases") == []
+    assert files(store, "content") == ["blobs", "index.json", "oci-layout"]
     assert len(files(store, "content/blobs/sha256")) == 3
     assert store.get(found.id) == found
     assert store.check(content=True) == []
