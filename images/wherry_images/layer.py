@@ -61,7 +61,7 @@ class Applied:
     self_contained: bool  # it is the same on whatever layers
     opaque: bool  # it hides all layers below
     has_root: bool  # it says what mode and owner "/" has
-    without: tuple[str, ...] = ()  # extended attributes that could not be set here
+    without: tuple[str, ...] = ()  # extended attributes and devices that could not be made here
 
 
 def apply(
@@ -116,6 +116,7 @@ class _Layer:
         self._opaque_xattr = opaque_xattr()
         self._root = _Directory(b"", target, self._is_plain(target))
         self._open: dict[bytes, _Directory] = {}
+        self._modes: dict[bytes, int] = {}  # of directories that would keep even their owner from filling them
         self._times = bytearray()  # of directories: name, NUL, 16 bytes of ns; set when nothing more goes into them
         self._replaced = False  # an entry took another one's place
         self._self_contained = True
@@ -200,20 +201,21 @@ class _Layer:
     def _directory(self, entry: Entry, parent: bytes, name: bytes) -> None:
         directory = self._open.get(parent) or self._enter(parent)
         exists = hides = False
+        mode = self._mode_until_filled(_join(directory.path, name), entry.mode)
         try:
-            os.mkdir(name, entry.mode & 0o1777, dir_fd=directory.descriptor)
+            os.mkdir(name, mode & 0o1777, dir_fd=directory.descriptor)
         except FileExistsError:
             status = os.stat(name, dir_fd=directory.descriptor, follow_symlinks=False)
             exists = stat.S_ISDIR(status.st_mode)
             if not exists:
                 # What stood here had already put an end to a directory of that name below.
                 directory, hides = self._make_room(parent, name)
-                os.mkdir(name, entry.mode & 0o1777, dir_fd=directory.descriptor)
+                os.mkdir(name, mode & 0o1777, dir_fd=directory.descriptor)
         path = self._path(directory, name)
         if exists or self._wants_chown(entry, directory):
             self._chown(directory, name, entry)
-        if exists or not self._keeps_modes or entry.mode & 0o6000 or not directory.plain:
-            os.chmod(path, entry.mode)
+        if exists or not self._keeps_modes or mode & 0o6000 or not directory.plain:
+            os.chmod(path, mode)
         if hides:
             os.setxattr(path, self._opaque_xattr, b"y", follow_symlinks=False)
         if entry.xattrs:
@@ -228,12 +230,19 @@ class _Layer:
         path = f"/proc/self/fd/{self._root.descriptor}"
         if self._may_chown:
             os.chown(path, entry.uid, entry.gid)
-        os.chmod(path, entry.mode)
+        os.chmod(path, self._mode_until_filled(b"", entry.mode))
         if entry.xattrs:
             self._set_xattrs(path, entry.xattrs)
         self._root.plain = self._is_plain(self._root.descriptor)
         self._has_root = True
         self._remember_time(b"", entry.mtime)
+
+    def _mode_until_filled(self, path: bytes, mode: int) -> int:
+        """The mode for a directory into which more may come: root may always, others must let themselves in."""
+        if self._uid == 0 or mode & 0o700 == 0o700:
+            return mode
+        self._modes[path] = mode
+        return mode | 0o700
 
     def _symlink(self, entry: Entry, parent: bytes, name: bytes) -> None:
         if not entry.link:
@@ -261,6 +270,11 @@ class _Layer:
         except FileExistsError:
             directory, _ = self._make_room(parent, name)
             os.mknod(name, kind | entry.mode, device, dir_fd=directory.descriptor)
+        except PermissionError:
+            if self._uid == 0:
+                raise
+            self._without.add(b"the device " + _join(parent, name))  # as every engine without root leaves it out
+            return
         self._finish_node(entry, directory, name)
         if not self._keeps_modes or entry.mode & 0o6000:
             os.chmod(self._path(directory, name), entry.mode)
@@ -409,6 +423,9 @@ class _Layer:
             path = self._path(here, part)
             if found is not None and stat.S_ISDIR(found.status.st_mode):
                 tree.copy_attributes(found.descriptor, path, found.status, reserved=RESERVED_XATTRS)
+                mode = stat.S_IMODE(found.status.st_mode)
+                if self._mode_until_filled(where, mode) != mode:
+                    os.chmod(path, mode | 0o700)
                 self._remember_time(where, found.status.st_mtime_ns)
             else:
                 os.chmod(path, 0o755)
@@ -468,6 +485,10 @@ class _Layer:
                     if not stat.S_ISDIR(status.st_mode):
                         continue
                 os.utime(name, ns=(time, time), dir_fd=directory.descriptor, follow_symlinks=False)
+        for path in sorted(self._modes, key=len, reverse=True):  # what is inside comes first
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                directory = self._reopen(path)
+                os.chmod(f"/proc/self/fd/{directory.descriptor}", self._modes[path])
 
     def _reopen(self, path: bytes) -> _Directory:
         """The directory *path* of this layer itself; FileNotFoundError or NotADirectoryError if it is one no more."""

@@ -359,6 +359,13 @@ class Pull:
 
         If another process was faster, it is that one's snapshot that comes back.
         """
+        if applied.without:
+            from logging import getLogger
+
+            without = ", ".join(applied.without)
+            getLogger("wherry.images").warning(
+                "layer %s is without %s: no right to make it", descriptor.digest, without
+            )
         self._stores.layout.sync()
         diff_id, chain_id = self._diff_ids[position], self._chain_ids[position]
         kind, key = ("diff", str(diff_id)) if applied.self_contained else ("chain", str(chain_id))

@@ -56,10 +56,12 @@ class Reference:
 
 
 def familiar(reference: str) -> str:
-    """The short form of a normalized *reference*."""
+    """The short form of a normalized *reference*, unless that would be understood as something else."""
     for prefix in (f"{DEFAULT_REGISTRY}/library/", f"{DEFAULT_REGISTRY}/"):
         if reference.startswith(prefix):
-            return reference[len(prefix) :]
+            short = reference[len(prefix) :]
+            first, slash, _ = short.partition("/")
+            return reference if slash and ("." in first or first == "localhost") else short
     return reference
 
 

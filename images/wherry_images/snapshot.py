@@ -63,11 +63,12 @@ class Overlay:
         visible = visible_layers(layers)
         upper, work = f"{directory}/upper", f"{directory}/work"
         lower = [f"lowerdir={layer.path}" for layer in reversed(visible)]
-        options = [] if os.geteuid() == 0 else ["userxattr"]
+        # Whatever the kernel's default is: what the container wrote is read from the upper directory alone.
+        options = ["redirect_dir=off", "metacopy=off"] if os.geteuid() == 0 else ["userxattr"]
         if read_only and visible:
             if len(visible) == 1:  # overlayfs wants two
                 return [Mount(type="bind", source=visible[0].path, options=("bind", "ro"))]
-            return [Mount(type="overlay", source="overlay", options=("ro", *options, *lower))]
+            return [Mount(type="overlay", source="overlay", options=("ro", *lower, *options))]
         if make_root(upper, layers) or not os.path.isdir(work):
             os.mkdir(work, 0o700)
         if not visible:
@@ -76,7 +77,7 @@ class Overlay:
             Mount(
                 type="overlay",
                 source="overlay",
-                options=(*options, *lower, f"upperdir={upper}", f"workdir={work}"),
+                options=(*lower, *options, f"upperdir={upper}", f"workdir={work}"),
             )
         ]
 

@@ -868,3 +868,26 @@ def test_digests_by_sha512(puller: Puller) -> None:
     puller.registry.push("app", "latest", built)
     puller.registry.manifests["app", digest] = (OCI_MANIFEST, built.manifest)
     assert puller.store.pull(f"{puller.registry.host}/app@{digest}").id == built.id
+
+
+def test_threads_that_pull_at_once_with_one_store(puller: Puller) -> None:
+    """The same images and others: each layer is fetched once, and all get theirs."""
+    shared = layer(entry("shared", data=noise(300_000)))
+    images = [image(shared, layer(entry(f"f{number}", data=noise(50_000, number)))) for number in range(3)]
+    for number, built in enumerate(images):
+        puller.registry.push(f"app{number}", "latest", built)
+    found: list[str] = []
+
+    def pull(number: int) -> None:
+        found.append(puller.store.pull(puller.name(f"app{number % 3}")).id)
+
+    threads = [threading.Thread(target=pull, args=(number,)) for number in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == sorted(3 * [built.id for built in images])
+    for built in images:
+        for position in (0, 1):
+            assert puller.registry.sent[blob_of(built, position)] == len(built.layers[position].blob)
+    is_consistent(puller.store)

@@ -103,6 +103,7 @@ def test_upper_case_is_refused_with_a_hint() -> None:
         ("docker.io/library/nginx:latest", "nginx:latest"),
         ("docker.io/me/app:v1", "me/app:v1"),
         ("ghcr.io/me/app:v1", "ghcr.io/me/app:v1"),
+        ("docker.io/has.dot/app:v1", "docker.io/has.dot/app:v1"),
     ],
 )
 def test_familiar_names(full: str, short: str) -> None:
