@@ -4,6 +4,7 @@ import os
 
 # name: (x86_64, the generic table that aarch64 uses)
 _TABLE = {
+    "bpf": (321, 280),
     "capget": (125, 90),
     "capset": (126, 91),
     "clone": (56, 220),
@@ -21,6 +22,7 @@ _TABLE = {
     "open_tree": (428, 428),
     "openat2": (437, 437),
     "personality": (135, 92),
+    "pidfd_getfd": (438, 438),
     "pidfd_send_signal": (424, 424),
     "pivot_root": (155, 41),
     "prctl": (157, 167),
@@ -28,6 +30,7 @@ _TABLE = {
     "sched_setattr": (314, 274),
     "seccomp": (317, 277),
     "set_mempolicy": (238, 237),
+    "setdomainname": (171, 162),
     "setns": (308, 268),
     "statx": (332, 291),
     "syncfs": (306, 267),

@@ -130,6 +130,21 @@ def set_seccomp_filter(program: bytes, flags: int = 0) -> int:
     return syscall(NUMBERS["seccomp"], _SECCOMP_SET_MODE_FILTER, flags, address(fprog))
 
 
+def set_domain_name(name: str) -> None:
+    """setdomainname(2). Raises OSError."""
+    encoded = name.encode()
+    syscall(NUMBERS["setdomainname"], encoded, len(encoded))
+
+
+def copy_descriptor(pid: int, fd: int) -> int:
+    """pidfd_getfd(2): a descriptor of ours for what *pid* has open as *fd*. Raises OSError."""
+    handle = os.pidfd_open(pid)
+    try:
+        return syscall(NUMBERS["pidfd_getfd"], handle, fd, 0)
+    finally:
+        os.close(handle)
+
+
 def close_on_exec_from(first: int) -> None:
     """Mark every descriptor from *first* up close-on-exec. Raises OSError."""
     try:

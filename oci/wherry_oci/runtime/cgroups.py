@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = "/sys/fs/cgroup"
 
 _PIDS_OF_A_GROUP = "cgroup.procs"
+_SIGKILL = 9
+_FREEZE_TRIES, _FREEZE_PAUSE_S = 1000, 0.005
 _CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 _V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc")
 
@@ -100,6 +102,10 @@ class Cgroup:
             raise RuntimeFailure("invalid", "create cgroup", f"cgroupsPath {path!r} leads upwards")
         self.hierarchies = hierarchies
         self.directories = [root + self.path for root in hierarchies.directories()]
+
+    def mounted(self) -> list[tuple[str, str]]:
+        """Its directory in each hierarchy, with the hierarchy's root."""
+        return list(zip(self.hierarchies.directories(), self.directories, strict=True))
 
     def create(self) -> None:
         """Make it wherever it is missing. Safe to repeat. Raises OSError with the path."""
@@ -233,6 +239,27 @@ class Cgroup:
         else:
             raise RuntimeFailure("unsupported", "pause", "no cgroup hierarchy here has a freezer")
 
+    def freeze_and_wait(self, frozen: bool) -> None:
+        """The same, until it is so. Raises RuntimeFailure when some process does not follow."""
+        from time import sleep
+
+        for _ in range(_FREEZE_TRIES):
+            self.freeze(frozen)  # v1 may miss a process that is being made: it is to be asked again
+            if self.is_frozen() == frozen:
+                return
+            sleep(_FREEZE_PAUSE_S)
+        raise RuntimeFailure("system", "pause" if frozen else "resume", "not every process followed")
+
+    def update(self, resources: "dict[str, Any]") -> None:
+        """Change limits of a group that has some. Raises RuntimeFailure."""
+        self.apply(resources)
+
+    def stats(self) -> "dict[str, Any]":
+        """What it uses, in the words of runc's `events --stats`."""
+        from wherry_oci.runtime.cgroupstats import stats
+
+        return stats(self)
+
     def is_frozen(self) -> bool:
         """Whether every process in it is stopped."""
         if "freezer" in self.hierarchies.v1:
@@ -265,6 +292,52 @@ class Cgroup:
                 os.kill(pid, signal)
             except ProcessLookupError:
                 continue
+
+    def signal(self, signal: int) -> None:
+        """Send *signal* to every process in it and in the groups below; SIGKILL at once where the kernel can."""
+        if signal == _SIGKILL and self.hierarchies.unified is not None and not self.hierarchies.has_v1_controllers:
+            try:
+                _write(f"{self.hierarchies.unified}{self.path}/cgroup.kill", "1")
+                return
+            except OSError:  # Kernel < 5.14 lacks the file, or the group is gone.
+                pass
+        for directory in self.directories:
+            for pid in _pids_below(directory):
+                try:
+                    os.kill(pid, signal)
+                except ProcessLookupError:
+                    continue
+
+    def all_pids(self) -> list[int]:
+        """The processes in it and in the groups below; empty when it is gone."""
+        for directory in self.directories:
+            found = _pids_below(directory)
+            if found:
+                return sorted(found)
+        return []
+
+    def has_processes(self) -> bool:
+        """Whether any process is in it or in a group below."""
+        return any(_pids_below(directory) for directory in self.directories)
+
+    def thaw(self) -> None:
+        """Let it run if it is frozen; that it is gone is fine."""
+        try:
+            if self.is_frozen():
+                self.freeze(False)
+        except OSError:
+            return
+
+
+def _pids_below(directory: str) -> list[int]:
+    found: list[int] = []
+    for folder, _, names in os.walk(directory):
+        if _PIDS_OF_A_GROUP in names:
+            try:
+                found += map(int, _read(f"{folder}/{_PIDS_OF_A_GROUP}").split())
+            except OSError:  # it has been removed, or is a threaded one
+                continue
+    return found
 
 
 def _remove_tree(directory: str) -> None:

@@ -1,5 +1,6 @@
 """The line between a runtime and a process that it makes: JSON messages, descriptors beside them, EOF at exec."""
 
+import os
 from _socket import (
     AF_UNIX,
     CMSG_SPACE,
@@ -20,6 +21,36 @@ if TYPE_CHECKING:
 
 _LONGEST = 1 << 16
 _DESCRIPTORS = 4
+
+
+def listen(directory: str, name: str) -> socket:
+    """A socket at *name* in *directory*, however long its path is; only its owner may come. Raises OSError."""
+    end = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        end.bind(f"/proc/self/fd/{fd}/{name}")
+        os.chmod(name, 0o600, dir_fd=fd)
+        end.listen(1)
+    except BaseException:
+        end.close()
+        raise
+    finally:
+        os.close(fd)
+    return end
+
+
+def connect(directory: str, name: str) -> socket:
+    """The other end of it. Raises OSError."""
+    end = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        end.connect(f"/proc/self/fd/{fd}/{name}")
+    except BaseException:
+        end.close()
+        raise
+    finally:
+        os.close(fd)
+    return end
 
 
 class Channel:

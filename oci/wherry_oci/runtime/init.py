@@ -13,14 +13,18 @@ from _signal import (  # type: ignore[import-not-found] # signal itself brings e
     SIG_IGN,
     SIG_UNBLOCK,
     SIGCHLD,
+    SIGHUP,
+    SIGINT,
+    SIGQUIT,
+    SIGTERM,
     SIGTTIN,
     SIGTTOU,
     pthread_sigmask,
     signal,
     valid_signals,
 )
-from _socket import sethostname
-from errno import EACCES, ENOENT, ENOEXEC, ENOSYS, ENOTDIR
+from _socket import sethostname, socket
+from errno import EACCES, EINVAL, ENOENT, ENOEXEC, ENOSYS, ENOTDIR, EPERM
 
 from wherry_oci.linux import namespaces as ns
 from wherry_oci.linux import process as p
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SIGKILL = 9
+_ENDING = (SIGHUP, SIGINT, SIGQUIT, SIGTERM)
+_LARGEST_DESCRIPTOR = 1 << 20
 _UNREPORTED = 125  # exit status when even the report of a failure failed
 _PATH_FALLBACK = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -54,15 +60,98 @@ class Entry:
         seccomp_flags: int,
         stdio: tuple[int, int, int] | None,
         reap: bool,
+        gate: "Gate | None" = None,
+        pivot: bool = True,
+        new_keyring: bool = True,
+        preserve: int = 0,
+        setgroups_denied: bool = False,
+        linux: "dict[str, Any] | None" = None,
     ) -> None:
         self.process, self.user, self.added_groups = process, user, added_groups
         self.seccomp, self.seccomp_flags = seccomp, seccomp_flags
         self.stdio = stdio  # None: a terminal is made
         self.reap = reap  # stay as a small init above the program
+        self.gate = gate  # where to wait for `start`, outliving the parent; None: the parent says it
+        self.pivot, self.new_keyring = pivot, new_keyring
+        self.preserve = preserve  # so many descriptors from 3 up go to the program
+        self.setgroups_denied = setgroups_denied
+        self.linux = linux or {}  # the section, for what a process itself takes from it
         self.arguments = [os.fsencode(argument) for argument in process["args"]]
         environment = [item.partition("=") for item in process.get("env") or ()]
         self.environment = {os.fsencode(name): os.fsencode(value) for name, _, value in environment if name}
         self.last_capability = p.bounding_set().bit_length()
+        # set by the one who makes the process
+        self.own_mounts = True
+        self.in_user_namespace = False
+        self.cgroup_directories: dict[str, str] = {}
+        self.trees: dict[int, int] = {}
+        self.state: dict[str, Any] = {}
+        self._labels: list[tuple[int, bytes]] = []
+        self._hooks: Any = None
+        if SCHEDULING & process.keys() or SCHEDULING & self.linux.keys():
+            from wherry_oci.runtime import scheduling
+
+            self._scheduling: Any = scheduling
+        else:
+            self._scheduling = None
+
+    def load_hooks(self) -> None:
+        """After pivot_root nothing can be imported."""
+        from wherry_oci.runtime import hooks
+
+        self._hooks = hooks
+
+    def run_hooks(self, config: "dict[str, Any]", kind: str) -> None:
+        """Those that the process itself runs. Raises RuntimeFailure."""
+        if self._hooks is not None:
+            self._hooks.run_all(config, self.state, kind)
+
+    def open_labels(self) -> None:
+        """While the host's /proc is there: what sets the label that execve(2) will give. Raises RuntimeFailure."""
+        profile, label = self.process.get("apparmorProfile"), self.process.get("selinuxLabel")
+        wanted = [("apparmor/exec", f"exec {profile}")] if profile and profile != "unconfined" else []
+        wanted += [("exec", label)] if label else []
+        for name, value in wanted:
+            path = f"/proc/self/attr/{name}"
+            try:
+                self._labels.append((os.open(path, os.O_WRONLY | os.O_CLOEXEC), value.encode()))
+            except OSError as error:
+                raise fs.failed(f"set the label {value!r}", error, path) from None
+
+    @property
+    def label_descriptors(self) -> list[int]:
+        return [fd for fd, _ in self._labels]
+
+    def write_labels(self) -> None:
+        for fd, value in self._labels:
+            try:
+                os.write(fd, value)
+            except OSError as error:
+                raise fs.failed(f"set the label {value.decode()!r}", error) from None
+
+    def take_scheduling(self) -> None:
+        if self._scheduling is not None:
+            self._scheduling.take(self.process, self.linux)
+
+    def take_final_affinity(self) -> None:
+        if self._scheduling is not None:
+            self._scheduling.take_affinity(self.process, "final")
+
+
+SCHEDULING = frozenset(("scheduler", "ioPriority", "execCPUAffinity", "personality", "memoryPolicy"))
+
+
+class Gate:
+    """A listening socket where a created container waits for its start."""
+
+    def __init__(self, listener: "socket") -> None:
+        self.listener = listener
+
+    def wait(self) -> Channel:
+        """Who came, as a channel."""
+        fd, _ = self.listener._accept()  # type: ignore[attr-defined] # socket.accept is Python's, this is C's
+        self.listener.close()
+        return Channel(socket(fileno=fd))
 
 
 def run_init(
@@ -94,34 +183,72 @@ def _report(channel: Channel, failure: RuntimeFailure) -> None:
         pass
 
 
+def await_go(channel: Channel) -> "dict[str, Any]":
+    """The parent's word to go on; whoever has lost its parent ends."""
+    message = channel.receive()
+    if message is None:
+        os._exit(_UNREPORTED)
+    return message[0]
+
+
+def become_mapped_root() -> None:
+    """User 0 of the user namespace that was entered, where it has one: what is made then has an owner inside."""
+    try:
+        os.setgroups([])
+    except PermissionError:  # denied where only one's own id is mapped
+        pass
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        if error.errno not in (EPERM, EINVAL):  # 0 is not mapped
+            raise
+    p.set_dumpable(False)  # a change of user resets it
+
+
 def _init(
     config: "dict[str, Any]", entry: Entry, rootfs_path: str, rootfs_mounts: "list[dict[str, Any]]", channel: Channel
 ) -> None:
     p.set_parent_death_signal(_SIGKILL)  # until it is a container, it is nothing without its parent
     p.set_dumpable(False)  # CVE-2016-9962
-    channel.receive()  # the parent has put it in its cgroup and mapped its ids
+    entry.state = await_go(channel).get("state") or {}  # the parent has put it in its cgroup and mapped its ids
     os.setsid()
     os.umask(0)
     linux = config.get("linux") or {}
+    if config.get("hooks"):
+        entry.load_hooks()
+    entry.open_labels()
     _join_namespaces(linux.get("namespaces") or [])
     _set_names(config)
     rootfs, identity = _build_rootfs(config, linux, entry, rootfs_path, rootfs_mounts, channel)
+    if any((config.get("hooks") or {}).get(kind) for kind in ("prestart", "createRuntime")):
+        channel.send({"hooks": True})
+        await_go(channel)
+    entry.run_hooks(config, "createContainer")
     for key, value in (linux.get("sysctl") or {}).items():
         rootfs.write_sysctl(key, value)
     _hide(rootfs, linux)
     if (config.get("root") or {}).get("readonly"):
         rootfs.make_root_read_only()
-    rootfs.pivot()
+    rootfs.enter(linux.get("rootfsPropagation") or "", own_mounts=entry.own_mounts, pivot=entry.pivot)
     _close_all(rootfs)
-    if not entry.process.get("noNewKeyring"):
+    if entry.new_keyring and not entry.process.get("noNewKeyring"):
         _new_keyring(str(config.get("wherryID", "container")))
-    os.umask(0o22 if entry.process.get("umask") is None else entry.process["umask"])
-    become(entry, identity, channel)
+    os.umask(_umask(entry.process))
+    become(entry, identity, channel, config)
+
+
+def _umask(process: "dict[str, Any]") -> int:
+    for place in (process, process.get("user") or {}):
+        if place.get("umask") is not None:
+            mask: int = place["umask"]
+            return mask
+    return 0o22
 
 
 def _join_namespaces(namespaces: "list[dict[str, Any]]") -> None:
     """Those given by path, and the cgroup namespace, whose root is the group that the process is in by now."""
-    for namespace in namespaces:
+    for namespace in sorted(namespaces, key=lambda each: each["type"] == "mount"):
         kind = namespace["type"]
         try:
             if namespace.get("path"):
@@ -135,12 +262,13 @@ def _join_namespaces(namespaces: "list[dict[str, Any]]") -> None:
 
 
 def _set_names(config: "dict[str, Any]") -> None:
-    if config.get("hostname"):
-        sethostname(config["hostname"])
-    if config.get("domainname"):
-        # Python has no setdomainname(2); the kernel shows the same value here, in the caller's uts namespace.
-        with open("/proc/sys/kernel/domainname", "wb", buffering=0) as file:
-            file.write(config["domainname"].encode())
+    try:
+        if config.get("hostname"):
+            sethostname(config["hostname"])
+        if config.get("domainname"):
+            p.set_domain_name(config["domainname"])
+    except OSError as error:
+        raise fs.failed("set the host's name", error) from None
 
 
 def _build_rootfs(
@@ -151,12 +279,19 @@ def _build_rootfs(
     mounts: "list[dict[str, Any]]",
     channel: Channel,
 ) -> "tuple[fs.Rootfs, users.Identity]":
-    fs.prepare_namespace(linux.get("rootfsPropagation") or "")
-    rootfs = fs.Rootfs(fs.mount_root(path, mounts))
+    if entry.own_mounts:
+        fs.prepare_namespace(linux.get("rootfsPropagation") or "", path)
+        rootfs = fs.Rootfs(fs.mount_root(path, mounts))
+    else:
+        rootfs = fs.Rootfs(fs.open_root(path))
+    rootfs.cgroup_directories = entry.cgroup_directories
+    if entry.in_user_namespace:
+        become_mapped_root()
     identity = _identity(rootfs, entry)
-    for mount in config.get("mounts") or ():
-        rootfs.mount(mount)
-    rootfs.make_devices(linux.get("devices") or [])
+    for index, mount in enumerate(config.get("mounts") or ()):
+        rootfs.mount(mount, entry.trees.get(index))
+    if not fs.is_bound(config.get("mounts") or (), "/dev"):  # else it is the host's
+        rootfs.make_devices(linux.get("devices") or [])
     cwd = entry.process.get("cwd") or "/"
     if not cwd.startswith("/"):
         raise RuntimeFailure("invalid", "set working directory", f"{cwd!r} is not an absolute path")
@@ -231,7 +366,7 @@ def _new_keyring(name: str) -> None:
 
 def enter_running(entry: Entry, channel: Channel) -> None:
     """The rest of an exec, from inside the namespaces of a running container. Never returns."""
-    os.umask(0o22 if entry.process.get("umask") is None else entry.process["umask"])
+    os.umask(_umask(entry.process))
     rootfs = fs.Rootfs(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     identity = _identity(rootfs, entry)
     if entry.stdio is None:
@@ -244,12 +379,13 @@ def enter_running(entry: Entry, channel: Channel) -> None:
     become(entry, identity, channel)
 
 
-def become(entry: Entry, identity: users.Identity, channel: Channel) -> None:
+def become(entry: Entry, identity: users.Identity, channel: Channel, config: "dict[str, Any] | None" = None) -> None:
     """From inside the container's root: take the identity and the rights, and execute the program. Never returns."""
     process = entry.process
     if b"HOME" not in entry.environment:
         entry.environment[b"HOME"] = os.fsencode(identity.home)
     _take_stdio(entry, identity)
+    entry.take_scheduling()
     _enter_working_directory(process.get("cwd") or "/", before=True)
     rights = process.get("capabilities") or {}
     bounding = mask_of(rights.get("bounding") or [])
@@ -260,25 +396,84 @@ def become(entry: Entry, identity: users.Identity, channel: Channel) -> None:
     if process.get("noNewPrivileges"):
         p.set_no_new_privileges()
     p.set_keepcaps(True)
-    _take_identity(identity)
+    _take_identity(identity, entry)
     _enter_working_directory(process.get("cwd") or "/", before=False)
     program = find_program(entry.arguments[0], entry.environment.get(b"PATH", _PATH_FALLBACK.encode()))
     channel.send({"ready": True})
-    channel.receive()  # `start`
+    if entry.gate is None:
+        await_go(channel)  # `start`
+    else:
+        channel = _wait_at(entry, channel)
+    try:
+        _execute_as_told(entry, rights, program, channel, config)
+    except RuntimeFailure as failure:
+        if entry.gate is None:
+            raise
+        _report(channel, failure)
+        os._exit(_UNREPORTED)
+
+
+def _wait_at(entry: Entry, channel: Channel) -> Channel:
+    """Outlive the parent, wait for whoever starts the container, and return the line to him."""
+    gate = entry.gate
+    assert gate is not None
+    _close_all_but(3 + entry.preserve, [channel.fileno(), gate.listener.fileno(), *entry.label_descriptors])
+    for number in _ENDING:  # process 1 of a pid namespace has no default actions, but must be killable meanwhile
+        signal(number, _end_by_signal)
+    await_go(channel)
+    p.set_parent_death_signal(0)
+    channel.send({"left": True})
+    channel.close()
+    started = gate.wait()
+    await_go(started)
+    return started
+
+
+def _close_all_but(first: int, kept: list[int]) -> None:
+    """From *first* up: the lock of the container's directory and what the parent's caller has open are not for it."""
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = max(first, fd + 1)
+    os.closerange(first, _LARGEST_DESCRIPTOR)
+
+
+def _end_by_signal(number: int, frame: object) -> None:
+    os._exit(128 + number)
+
+
+def _execute_as_told(
+    entry: Entry, rights: "dict[str, Any]", program: bytes, channel: Channel, config: "dict[str, Any] | None"
+) -> None:
+    process = entry.process
     _reset_signals()
-    p.close_on_exec_from(3)
+    p.close_on_exec_from(3 + entry.preserve)
+    for fd in range(3, 3 + entry.preserve):
+        os.set_inheritable(fd, True)
+    entry.write_labels()
     if entry.seccomp is not None and not process.get("noNewPrivileges"):
         # Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the capabilities go.
         _raise_all_permitted()
-        p.set_seccomp_filter(entry.seccomp, entry.seccomp_flags)
+        _filter(entry.seccomp, entry, channel)
     if process.get("capabilities") is not None:
         _take_capabilities(rights)
     if entry.seccomp is not None and process.get("noNewPrivileges"):
-        p.set_seccomp_filter(entry.seccomp, entry.seccomp_flags)
+        _filter(entry.seccomp, entry, channel)
     p.set_parent_death_signal(0)
+    if config is not None:
+        entry.run_hooks(config, "startContainer")
+    entry.take_final_affinity()
     if entry.reap:
         _stay_as_reaper(entry, program, channel)
     execute(program, entry)
+
+
+def _filter(program: bytes, entry: Entry, channel: Channel) -> None:
+    listener = p.set_seccomp_filter(program, entry.seccomp_flags)
+    if entry.seccomp_flags & p.SECCOMP_FILTER_FLAG_NEW_LISTENER:
+        # From here on any system call but write(2) may wait for the one who gets the listener.
+        os.write(channel.fileno(), b'{"listener":%d}' % listener)
+        os.read(channel.fileno(), 100)
+        os.close(listener)
 
 
 def _take_stdio(entry: Entry, identity: users.Identity) -> None:
@@ -313,9 +508,10 @@ def _enter_working_directory(cwd: str, *, before: bool) -> None:
         raise RuntimeFailure("invalid", "set working directory", f"{cwd} leads outside of the container", cwd)
 
 
-def _take_identity(identity: users.Identity) -> None:
+def _take_identity(identity: users.Identity, entry: Entry) -> None:
     try:
-        os.setgroups(identity.groups)  # always: what is not set is inherited (CVE-2023-25173)
+        if identity.groups or not entry.setgroups_denied:
+            os.setgroups(identity.groups)  # always: what is not set is inherited (CVE-2023-25173)
         os.setresgid(identity.gid, identity.gid, identity.gid)
         os.setresuid(identity.uid, identity.uid, identity.uid)
     except OSError as error:

@@ -48,6 +48,7 @@ class MountOptions:
         self.recursive_set = self.recursive_clear = 0  # and for all mounts below it
         self.propagation: list[int] = []  # MS_*, in their order
         self.bind = self.recursive = self.copy_up = False
+        self.id_mapped = self.recursive_id_mapped = False
         self.superblock: list[str] = []  # for fsconfig: `flag` or `key=value`
         for option in options:
             self._take(option)
@@ -66,6 +67,8 @@ class MountOptions:
             self.bind, self.recursive = True, option == "rbind"
         elif option == "tmpcopyup":
             self.copy_up = True
+        elif option in ("idmap", "ridmap"):
+            self.id_mapped, self.recursive_id_mapped = True, option == "ridmap"
         elif option not in _NOTHING:
             self.superblock.append(option)
 
@@ -77,3 +80,10 @@ class MountOptions:
 def propagation_flag(name: str) -> int:
     """MS_* for rootfsPropagation's *name*. Raises KeyError."""
     return _PROPAGATION[name]
+
+
+def known_options() -> list[str]:
+    """What is understood, rather than handed on to the file system."""
+    recursive = [f"r{option}" for option in _ATTRIBUTES]
+    rest = ("bind", "rbind", "tmpcopyup", "idmap", "ridmap")
+    return sorted({*_ATTRIBUTES, *recursive, *_PROPAGATION, *_SUPERBLOCK_FLAGS, *_NOTHING, *rest})

@@ -121,15 +121,18 @@ class Rootfs:
         self.root = root
         self.proc: int | None = None
         self.devpts: int | None = None
+        self.cgroup_directories: dict[str, str] = {}  # without a cgroup namespace: the container's own, by hierarchy
 
     # mounts
 
-    def mount(self, spec: "dict[str, Any]") -> None:
-        """Make one of config.json's `mounts`. Raises RuntimeFailure."""
+    def mount(self, spec: "dict[str, Any]", tree: int | None = None) -> None:
+        """Make one of config.json's `mounts`; of *tree*, when the parent had to open it. Raises RuntimeFailure."""
         destination, kind = spec["destination"], spec.get("type") or ""
         options = MountOptions(spec.get("options") or ())
         try:
-            if options.bind or kind in ("bind", "rbind"):
+            if tree is not None:
+                self._attach_bind(tree, destination, options)
+            elif is_bind(spec):
                 self._bind(spec["source"], destination, options, recursive=options.recursive or kind == "rbind")
             elif kind == "cgroup":
                 self._mount_cgroups(destination, options)
@@ -145,6 +148,13 @@ class Rootfs:
         tree = m.open_tree(m.AT_FDCWD, source, flags)
         try:
             set_attributes(tree, options)
+        except BaseException:
+            os.close(tree)
+            raise
+        self._attach_bind(tree, destination, options)
+
+    def _attach_bind(self, tree: int, destination: str, options: MountOptions) -> None:
+        try:
             is_directory = stat.S_ISDIR(os.stat(tree).st_mode)
             target = (make_directory_inside if is_directory else make_file_inside)(self.root, destination)
             self._attach(tree, target, options)
@@ -163,6 +173,8 @@ class Rootfs:
                 ) from None
             raise
         tree = new_filesystem(kind, source, options)
+        if options.copy_up:
+            copy_up(target, tree)
         self._attach(tree, target, options)
         if kind == "proc":
             self.proc = tree
@@ -185,6 +197,9 @@ class Rootfs:
 
         It is called in the container's cgroup namespace, whose root is the container's own group.
         """
+        if self.cgroup_directories:
+            self._bind_cgroups(destination, options)
+            return
         from wherry_oci.runtime.cgroups import Hierarchies
 
         hierarchies = Hierarchies.find()
@@ -206,13 +221,31 @@ class Rootfs:
             m.mount_setattr(directory, "", m.AT_EMPTY_PATH, set_attributes=m.MOUNT_ATTR_RDONLY)
             os.close(directory)
 
+    def _bind_cgroups(self, destination: str, options: MountOptions) -> None:
+        """The same by binds, in the host's cgroup namespace, where a new mount would show all groups of the host."""
+        if len(self.cgroup_directories) == 1:
+            (directory,) = self.cgroup_directories.values()
+            self._bind(directory, destination, options, recursive=True)
+            return
+        top = MountOptions(["mode=755", "nosuid", "nodev", "noexec"])
+        self._mount_filesystem("tmpfs", "tmpfs", destination, top)
+        for hierarchy, directory in self.cgroup_directories.items():
+            self._bind(directory, f"{destination}/{hierarchy.rpartition('/')[2]}", options, recursive=True)
+        if options.set & m.MOUNT_ATTR_RDONLY:
+            top_directory = open_inside(self.root, destination)
+            m.mount_setattr(top_directory, "", m.AT_EMPTY_PATH, set_attributes=m.MOUNT_ATTR_RDONLY)
+            os.close(top_directory)
+
     # devices
 
     def make_devices(self, devices: "list[dict[str, Any]]") -> None:
         """The default devices and links below /dev, and config.json's `linux.devices`. Raises RuntimeFailure."""
         directory = make_directory_inside(self.root, "/dev")
         try:
+            given = {device["path"] for device in devices}
             for name, major, minor in DEFAULT_DEVICES:
+                if f"/dev/{name}" in given:
+                    continue
                 self._make_device(directory, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), f"/dev/{name}")
             for name, target in _DEVICE_LINKS:
                 self._link(directory, name, target)
@@ -357,6 +390,47 @@ class Rootfs:
         """Make the rootfs itself, not what is mounted in it, read-only. Raises OSError."""
         m.mount_setattr(self.root, "", m.AT_EMPTY_PATH, set_attributes=m.MOUNT_ATTR_RDONLY)
 
+    def enter(self, propagation: str, *, own_mounts: bool = True, pivot: bool = True) -> None:
+        """Make it this process's `/`, with rootfsPropagation *propagation*. Raises RuntimeFailure."""
+        if not own_mounts:
+            self._chroot()
+            return
+        if pivot:
+            self.pivot()
+        else:
+            self._move_to_root()
+        if propagation:
+            try:
+                m.mount("", "/", None, propagation_flag(propagation))
+            except OSError as error:
+                raise failed("set rootfsPropagation", error) from None
+
+    def _chroot(self) -> None:
+        try:
+            os.fchdir(self.root)
+            os.chroot(".")
+            os.chdir("/")
+        except OSError as error:
+            raise failed("chroot", error) from None
+
+    def _move_to_root(self) -> None:
+        """
+        `--no-pivot`, for a host whose root is its initramfs. What of the host's procfs and sysfs lies below is taken
+        away before, for whoever leaves the chroot would find it.
+        """
+        try:
+            for point, filesystem in reversed(mount_points()):
+                if filesystem in ("proc", "sysfs") and not _holds(self.root, point):
+                    try:
+                        m.umount2(point, m.MNT_DETACH)
+                    except OSError:  # a locked one, or below another that is gone
+                        continue
+            os.fchdir(self.root)
+            m.mount(".", "/", None, m.MS_MOVE)
+        except OSError as error:
+            raise failed("move the rootfs to /", error) from None
+        self._chroot()
+
     def pivot(self) -> None:
         """Make it `/` of this mount namespace and let the host's tree go. Raises RuntimeFailure."""
         try:
@@ -420,16 +494,106 @@ def new_filesystem(kind: str, source: str, options: MountOptions) -> int:
         os.close(context)
 
 
-def prepare_namespace(propagation: str) -> None:
-    """Cut this new mount namespace off, so that nothing made here reaches the host. Raises RuntimeFailure."""
+def is_bind(spec: "dict[str, Any]") -> bool:
+    """Whether one of config.json's `mounts` shows what is there already."""
+    return spec.get("type") in ("bind", "rbind") or any(
+        option in ("bind", "rbind") for option in spec.get("options") or ()
+    )
+
+
+def is_bound(mounts: "list[dict[str, Any]] | tuple[()]", destination: str) -> bool:
+    """Whether one of *mounts* binds something to *destination*."""
+    return any(is_bind(each) and each["destination"].rstrip("/") == destination for each in mounts)
+
+
+def mount_points(mountinfo: str = "/proc/self/mountinfo") -> list[tuple[str, str]]:
+    """Mount point and file system of each mount of this namespace, in the kernel's order. Raises OSError."""
+    found = []
+    with open(mountinfo, "rb") as lines:
+        for line in lines:
+            before, _, after = line.partition(b" - ")
+            point = before.split(b" ")[4].decode("unicode_escape").encode("latin-1")  # \\040 is a space
+            found.append((os.fsdecode(point), os.fsdecode(after.split(b" ")[0])))
+    return found
+
+
+def _holds(root: int, point: str) -> bool:
+    """Whether *point* lies below the directory *root*."""
+    top = os.readlink(f"/proc/self/fd/{root}")
+    return point == top or point.startswith(top.rstrip("/") + "/")
+
+
+def prepare_namespace(propagation: str, path: str) -> None:
+    """
+    Cut this new mount namespace off, so that nothing made here reaches the host; with a shared *propagation* only the
+    mount in which the rootfs at *path* lies, as shared volumes count on the rest. Raises RuntimeFailure.
+    """
     try:
-        flag = propagation_flag(propagation) if propagation else m.MS_SLAVE | m.MS_REC
+        flag = propagation_flag(propagation) if propagation else m.MS_SLAVE
     except KeyError:
         raise RuntimeFailure("invalid", "set rootfsPropagation", f"{propagation!r} is no propagation mode") from None
     try:
-        m.mount("", "/", None, flag if flag & m.MS_REC else flag | m.MS_REC)
+        if flag & m.MS_SHARED:
+            real = os.path.realpath(path)
+            holding = [point for point, _ in mount_points() if point == "/" or f"{real}/".startswith(f"{point}/")]
+            m.mount("", max(holding, key=len), None, m.MS_PRIVATE)
+        else:
+            m.mount("", "/", None, (m.MS_SLAVE if flag & m.MS_SLAVE else m.MS_PRIVATE) | m.MS_REC)
     except OSError as error:
         raise failed("set rootfsPropagation", error) from None
+
+
+def open_root(path: str) -> int:
+    """The directory *path*, for a container that has no mount namespace of its own. Raises RuntimeFailure."""
+    try:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise failed("open the rootfs", error) from None
+
+
+def copy_up(source: int, target: int) -> None:
+    """
+    Copy what lies in the directory *source* into the new file system *target* (`tmpcopyup`). Raises OSError.
+
+    No link is followed; what is neither file, directory nor link is left out.
+    """
+    target_directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target)
+    source_directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)
+    try:
+        _copy_directory(source_directory, target_directory)
+    finally:
+        os.close(source_directory)
+        os.close(target_directory)
+
+
+def _copy_directory(source: int, target: int) -> None:
+    _copy_owner(source, target)
+    for name in os.listdir(source):
+        found = os.stat(name, dir_fd=source, follow_symlinks=False)
+        if stat.S_ISLNK(found.st_mode):
+            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+            os.chown(name, found.st_uid, found.st_gid, dir_fd=target, follow_symlinks=False)
+        elif stat.S_ISDIR(found.st_mode):
+            os.mkdir(name, 0o700, dir_fd=target)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            inner = os.open(name, flags, dir_fd=source), os.open(name, flags, dir_fd=target)
+            _copy_directory(*inner)
+            for fd in inner:
+                os.close(fd)
+        elif stat.S_ISREG(found.st_mode):
+            reader = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
+            writer = os.open(name, _NEW_FILE, 0o600, dir_fd=target)
+            while piece := os.read(reader, 1 << 16):
+                os.write(writer, piece)
+            _copy_owner(reader, writer)
+            os.close(reader)
+            os.close(writer)
+
+
+def _copy_owner(source: int, target: int) -> None:
+    found = os.fstat(source)
+    os.fchown(target, found.st_uid, found.st_gid)
+    os.fchmod(target, stat.S_IMODE(found.st_mode))
 
 
 def mount_root(path: str, mounts: "list[dict[str, Any]]") -> int:
@@ -469,7 +633,7 @@ def _attach_root(tree: int, path: str) -> None:
 def _mount_overlay(path: str, options: MountOptions) -> int:
     """An overlay of any number of lower directories, each one `lowerdir=` option, top first; attached to *path*."""
     try:
-        tree = _overlay_by_descriptor(options)
+        tree = detached_overlay(options)
         _attach_root(tree, path)
     except OSError as error:
         if error.errno not in (EINVAL, ENOSYS):
@@ -478,8 +642,12 @@ def _mount_overlay(path: str, options: MountOptions) -> int:
     return tree
 
 
-def _overlay_by_descriptor(options: MountOptions) -> int:
-    """Kernel 6.8 and up take one layer at a time (`lowerdir+`), so no limit on their text applies."""
+def detached_overlay(options: MountOptions) -> int:
+    """
+    An overlay that is attached nowhere, as a descriptor. Raises OSError.
+
+    Kernel 6.8 and up take one layer at a time (`lowerdir+`), so no limit on their text applies.
+    """
     context = m.fsopen("overlay")
     try:
         m.fsconfig_set_string(context, "source", "overlay")

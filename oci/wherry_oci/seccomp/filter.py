@@ -87,6 +87,10 @@ _OPERATORS = {
     "SCMP_CMP_GE": 2,
 }
 
+# what `features` tells
+KNOWN_ACTIONS, KNOWN_ARCHITECTURES = tuple(_ACTIONS), tuple(_ARCHITECTURES)
+KNOWN_OPERATORS, KNOWN_FLAGS = tuple(_OPERATORS), tuple(_FLAGS)
+
 
 class _Condition:
     """One comparison of one argument."""
