@@ -1,6 +1,6 @@
 """A container as its user holds it: an id and an engine. What it tells is read at the moment it is asked."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -15,6 +15,9 @@ from wherry.state import ExitRecord
 from wherry_oci.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
+    import socket
+
+    from wherry.containerpath import ContainerPath
     from wherry.containerstore import Record
     from wherry.local import LocalEngine
     from wherry_images import Image
@@ -135,6 +138,38 @@ class Container:
 
         record = self._record
         return container_document(self._engine, record, self._engine.state(record))
+
+    @property
+    def ip(self) -> str:
+        """Its address on its network; "" when it does not run or has none."""
+        from wherry.inspection import network_settings
+
+        record = self._record
+        return str(network_settings(self._engine, record, self._engine.state(record))["IPAddress"])
+
+    def connect(self, port: int, timeout: float | None = None) -> "socket.socket":
+        """
+        A TCP connection to *port* of its own loopback, by a socket of its network: no port need be published.
+
+        It works with network "none", too. Raises NotRunning, and OSError (ConnectionRefusedError, TimeoutError) as
+        connect(2) does.
+        """
+        import socket
+
+        made = socket.socket(fileno=self._engine.socket(self.id, socket.AF_INET, socket.SOCK_STREAM))
+        try:
+            made.settimeout(timeout)
+            made.connect(("127.0.0.1", port))
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def top(self) -> dict[str, Any]:
+        """Its processes as `docker top` shows them: `Titles`, and `Processes` with a text for each title."""
+        from wherry.processes import table
+
+        return table(self._engine.processes(self.id))
 
     # its life
 
@@ -264,6 +299,22 @@ class Container:
                 yield _log_line(line, timestamps)
 
     # its files
+
+    def path(self, path: str) -> "ContainerPath":
+        """A path in it, with what pathlib has: `container.path("/etc/os-release").read_text()`. Running or not."""
+        from wherry.containerpath import ContainerPath
+
+        return ContainerPath(self, path)
+
+    def get_archive(self, path: str) -> Iterator[bytes]:
+        """*path* with all below it as a tar, in pieces; running or not. Raises NotFound."""
+        with self._engine.rootfs(self.id) as root:
+            yield from root.archive(path)
+
+    def put_archive(self, path: str, data: bytes | Iterable[bytes]) -> None:
+        """Unpack a tar into the directory *path*, which must exist; running or not. Raises NotFound, Conflict."""
+        with self._engine.rootfs(self.id) as root:
+            root.extract(path, [data] if isinstance(data, bytes) else data)
 
     @property
     def size(self) -> int:

@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from signal import SIGKILL, Signals
 from time import monotonic, sleep, time_ns
@@ -30,12 +30,14 @@ from wherry.options import Options, health_check, published
 from wherry_images import Image, ImageStore
 from wherry_images.errors import ImageNotFound
 from wherry_oci.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_shim import client as shim
 from wherry_shim import launch, records
 from wherry_shim.logs import LogWriter
 from wherry_shim.tree import remove_tree
 
 if TYPE_CHECKING:
+    from wherry.rootfsview import RootfsView
     from wherry_images.diff import Change
 
 _REMOVE_TIMEOUT_S = 10.0
@@ -460,6 +462,39 @@ class LocalEngine:
         record, image = self.written(name)
         return self.images.changes(image, self.store.directory(record.id))
 
+    @contextmanager
+    def rootfs(self, name: str) -> "Iterator[RootfsView]":
+        """
+        The file system of a container, running or not, to read and to write.
+
+        Raises Conflict when it is being started or removed.
+        """
+        from wherry.rootfsview import RootfsView, stopped_root
+
+        record = self.record(name)
+        with ExitStack() as opened:
+            root = self._live_root(record)
+            if root is None:
+                opened.enter_context(self.store.locked(record.id, _REMOVE_TIMEOUT_S, "open the files of"))
+                order = json.loads((self.store.directory(record.id) / "shim.json").read_bytes())
+                root = stopped_root(order["rootfs"])
+            opened.callback(os.close, root)
+            yield RootfsView(root)
+
+    def _live_root(self, record: Record) -> int | None:
+        """A descriptor of its first process' root; None when it does not run."""
+        current = self.state(record)
+        if not current.pid:
+            return None
+        try:
+            root = os.open(f"/proc/{current.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        if self.state(record).pid == current.pid:  # the number was still the container's when it was opened
+            return root
+        os.close(root)
+        return None
+
     def size(self, name: str) -> int:
         """Bytes of the files that a container wrote; what vanishes meanwhile does not count."""
         total = 0
@@ -540,6 +575,23 @@ class LocalEngine:
             row = connection.execute("SELECT 1 FROM container WHERE id = ?", (container_id,)).fetchone()
         directory = os.path.lexists(self.store.directory(container_id))
         return (row is None) == directory and not self.store.is_locked(container_id)
+
+    def socket(self, name: str, family: int, kind: int) -> int:
+        """The descriptor of a new socket in a container's network. Raises NotRunning."""
+        record = self.record(name)
+        try:
+            return shim.call_for_descriptor(
+                str(self.store.run_directory(record.id)), "socket", family=int(family), type=int(kind)
+            )
+        except shim.ShimGone:
+            raise NotRunning(record.name, self.state(record).status, "connect to") from None
+
+    def processes(self, name: str) -> list[int]:
+        """The host's numbers of a container's processes. Raises NotRunning."""
+        record = self.record(name)
+        if not self.state(record).pid:
+            raise NotRunning(record.name, self.state(record).status, "list the processes of")
+        return Cgroup(f"{record.settings['cgroup_parent']}/{record.id}", Hierarchies.find()).pids()
 
     def prune_networks(self) -> list[str]:
         """Take down what unused networks have on the host; their names."""

@@ -1,7 +1,17 @@
 """Talking to a shim: what the engine uses, without a connection that outlives a call."""
 
 import os
-from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_STREAM, socket
+from _socket import (
+    AF_UNIX,
+    CMSG_SPACE,
+    MSG_CMSG_CLOEXEC,
+    MSG_DONTWAIT,
+    SCM_RIGHTS,
+    SOCK_CLOEXEC,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+)
 
 from wherry_oci.errors import Conflict, Error, NotFound
 from wherry_oci.runtime import quickjson
@@ -129,6 +139,16 @@ class Conversation:
             raise refusal(answer)
         return answer
 
+    def descriptor(self) -> int:
+        """The descriptor that comes with the answer. Raises as `answer` does."""
+        content, ancillary, _, _ = self._end.recvmsg(_READ_SIZE, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)
+        self._received += content
+        self.answer()
+        for level, kind, rights in ancillary:
+            if level == SOL_SOCKET and kind == SCM_RIGHTS:
+                return int.from_bytes(rights[:4], "little")
+        raise ShimGone("the shim sent no descriptor")
+
     def frame(self) -> "tuple[int, bytes] | None":
         """The next frame (stream, payload), or None at the end. Raises TimeoutError."""
         while not self.pending:
@@ -160,6 +180,12 @@ def call(run_directory: str, op: str, timeout_s: float | None = None, **request:
     """One request and its answer. Raises ShimGone, TimeoutError, or what the shim refused it with."""
     with Conversation(run_directory, op, timeout_s, **request) as conversation:
         return conversation.answer()
+
+
+def call_for_descriptor(run_directory: str, op: str, timeout_s: float | None = None, **request: "Any") -> int:
+    """One request whose answer is a descriptor, the caller's to close. Raises as `call` does."""
+    with Conversation(run_directory, op, timeout_s, **request) as conversation:
+        return conversation.descriptor()
 
 
 def refusal(answer: "dict[str, Any]") -> Error:

@@ -9,7 +9,7 @@ client need not know is left out of a message, and what it does not know it igno
 """
 
 import os
-from _socket import MSG_DONTWAIT, SO_PEERCRED, SOL_SOCKET, socket
+from _socket import MSG_DONTWAIT, SCM_RIGHTS, SO_PEERCRED, SOL_SOCKET, socket
 
 from wherry_oci.runtime import quickjson
 from wherry_shim.loop import READABLE, WRITABLE, Loop
@@ -64,6 +64,16 @@ class Connection:
     def answer(self, **message: "Any") -> None:
         """Send the one answer to the request."""
         self.send(quickjson.dumps({"ok": True, **message}).encode("utf-8", "surrogateescape") + b"\n")
+
+    def answer_with(self, descriptor: int, **message: "Any") -> None:
+        """As `answer`, with *descriptor* beside it, which stays the caller's to close; then close."""
+        content = quickjson.dumps({"ok": True, **message}).encode() + b"\n"
+        try:
+            rights = descriptor.to_bytes(4, "little")
+            self._end.sendmsg([content], [(SOL_SOCKET, SCM_RIGHTS, rights)], MSG_DONTWAIT)
+        except OSError:  # it has gone, or has sent so much that it cannot be told anything
+            pass
+        self.close()
 
     def refuse(self, kind: str, message: str, **facts: "Any") -> None:
         """Answer that it cannot be, and end the connection."""

@@ -67,6 +67,7 @@ class Service:
             "resize": self._resize,
             "pause": self._pause,
             "unpause": self._unpause,
+            "socket": self._socket,
         }
         self._listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
         self._listen(run_directory)
@@ -220,6 +221,12 @@ class Service:
         self._supervisor.streams.resize(int(request["rows"]), int(request["columns"]))
         connection.answer()
         connection.finish()
+
+    def _socket(self, connection: Connection, request: "dict[str, Any]") -> None:
+        """A new socket of the container's own network namespace, for the client to connect."""
+        made = self._supervisor.new_socket(int(request["family"]), int(request["type"]))
+        connection.answer_with(made.fileno())
+        made.close()
 
     def _attach(self, connection: Connection, request: "dict[str, Any]") -> None:
         """With `replay` what it has written since its start comes first."""

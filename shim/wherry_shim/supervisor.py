@@ -7,8 +7,10 @@ open descriptors (the network namespace, reserved ports, the lock) the kernel ta
 
 import os
 from _signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, set_wakeup_fd, signal  # type: ignore[import-not-found] # no enum
+from _socket import SOCK_CLOEXEC, socket
 from time import monotonic, time_ns
 
+from wherry_oci.linux import namespaces as ns
 from wherry_oci.linux.process import SECCOMP_FILTER_FLAG_SPEC_ALLOW
 from wherry_oci.runtime import container, quickjson
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
@@ -308,6 +310,19 @@ class Supervisor:
         self.cgroup.freeze(paused)
         self._paused = paused
         self._record_state("paused" if paused else "running")
+
+    def new_socket(self, family: int, kind: int) -> socket:
+        """A socket in the container's network, which needs no published port. Raises RuntimeFailure, OSError."""
+        own = ns.open_namespace("self", "network")
+        try:
+            if self._attachment is not None and self._attachment.namespace is not None:
+                ns.setns(self._attachment.namespace, ns.CLONE_NEWNET)
+            try:
+                return socket(family, kind | SOCK_CLOEXEC)
+            finally:
+                ns.setns(own, ns.CLONE_NEWNET)
+        finally:
+            os.close(own)
 
     def execute(self, request: "dict[str, Any]", connection: "Connection | Probe") -> Execution:
         """Run a further process for *connection*. Raises RuntimeFailure."""

@@ -10,6 +10,7 @@ import pytest
 from support.leftovers import settled
 from support.world import World
 from wherry import Client
+from wherry.container import Container
 from wherry.errors import (
     AlreadyExists,
     CommandFailed,
@@ -314,6 +315,38 @@ def test_two_containers_reach_each_other_and_the_host_on_the_bridge(client: Clie
         assert client.check_output("busybox", ["sh", "-c", f"nc -w 5 {address} 7000 < /dev/null"]) == b"hello\n"
         route = client.check_output("busybox", ["ip", "route"]).decode()
         assert f"default via {server.attrs['NetworkSettings']['Gateway']} dev eth0" in route
+
+
+def test_a_container_is_reached_without_any_published_port(client: Client) -> None:
+    """By a socket of its own network, with none, too; refused when nobody listens."""
+    script = "while :; do echo hello | nc -l -p 7000; done"
+    for network in ("none", "bridge"):
+        with client.run("busybox", ["sh", "-c", script], network=network) as server:
+            assert settled(lambda server=server: _refused(server, 7000)) == []  # type: ignore[misc] # one at a time
+            with pytest.raises(ConnectionRefusedError):
+                server.connect(7001)
+            assert bool(server.ip) == (network == "bridge")
+    with client.create("busybox", "true", network="none") as created, pytest.raises(NotRunning):
+        created.connect(80)
+
+
+def _refused(server: Container, port: int) -> list[str]:
+    """Nothing once the server has said hello."""
+    try:
+        with server.connect(port, timeout=10) as connection:
+            return [] if connection.recv(100) == b"hello\n" else ["something else"]
+    except ConnectionRefusedError:
+        return ["not yet"]
+
+
+def test_top_shows_the_processes_with_the_hosts_numbers(client: Client) -> None:
+    """The first one, and what it started."""
+    with client.run("busybox", ["sh", "-c", "sleep 1001 & exec sleep 1002"], network="none") as container:
+        assert settled(lambda: [] if len(container.top()["Processes"]) == 2 else ["one"]) == []
+        shown = container.top()
+        rows = [dict(zip(shown["Titles"], row, strict=True)) for row in shown["Processes"]]
+        assert str(container.pid) in [row["PID"] for row in rows]
+        assert sorted(row["CMD"] for row in rows) == ["sleep 1001", "sleep 1002"]
 
 
 def test_networks_none_and_host(client: Client, world: World) -> None:

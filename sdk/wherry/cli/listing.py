@@ -112,6 +112,15 @@ def port_command(client: Client, container: str, private_port: str | None) -> No
             click.echo(where if private_port is not None else f"{key} -> {where}")
 
 
+@click.command("top")
+@click.argument("container")
+@click.pass_obj
+def top_command(client: Client, container: str) -> None:
+    """Show the processes of a container."""
+    shown = client.containers.get(container).top()
+    table.show(shown["Titles"], shown["Processes"])
+
+
 @click.command("version")
 @click.pass_obj
 def version_command(client: Client) -> None:

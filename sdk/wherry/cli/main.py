@@ -16,6 +16,7 @@ _INTERRUPTED = 130
 # verb: (module, one line for --help)
 _VERBS = {
     "commit": ("files", "Make an image of a container"),
+    "cp": ("copying", "Copy files between a container and the host"),
     "create": ("run", "Make a container without starting it"),
     "diff": ("files", "Show the files that a container changed"),
     "exec": ("execute", "Run a further command in a running container"),
@@ -44,6 +45,7 @@ _VERBS = {
     "start": ("lifecycle", "Start containers"),
     "stop": ("lifecycle", "Stop running containers"),
     "tag": ("images", "Give an image one more name"),
+    "top": ("listing", "Show the processes of a container"),
     "unpause": ("lifecycle", "Let paused containers go on"),
     "version": ("listing", "Show the version"),
     "wait": ("lifecycle", "Wait for containers to end, and show their exit codes"),
@@ -54,7 +56,8 @@ _GROUPS = {
         **{
             name: (module, name, line)
             for name, (module, line) in _VERBS.items()
-            if module in ("execute", "lifecycle", "logs", "run") or name in ("commit", "diff", "export", "port")
+            if module in ("execute", "lifecycle", "logs", "run")
+            or name in ("commit", "cp", "diff", "export", "port", "top")
         },
         "inspect": ("inspect", "inspect", "Show all that is known of containers"),
         "ls": ("listing", "ps", "List containers"),
