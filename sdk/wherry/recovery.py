@@ -7,7 +7,7 @@ What is left over is known by a free lock: nobody is at work on the container, s
 import os
 import re
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGKILL, pidfd_send_signal
 from time import sleep
 
 from wherry import network, state
@@ -183,8 +183,16 @@ def _cgroup_of(store: ContainerStore, container_id: str) -> Cgroup:
 def signal_orphan(store: ContainerStore, record: Record, current: state.State, number: int) -> None:
     """Send *number* to the first process of a container whose shim is gone; SIGKILL takes all of it."""
     try:
-        os.kill(current.pid, number)
+        process = os.pidfd_open(current.pid)
     except ProcessLookupError:
         return
+    try:
+        if state.read(store.directory(record.id), store.run_directory(record.id), record.started).pid != current.pid:
+            return  # the number was another process' by the time it was opened
+        pidfd_send_signal(process, number)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(process)
     if number == SIGKILL:
         _cgroup_of(store, record.id).kill(SIGKILL)

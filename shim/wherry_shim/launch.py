@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BOOTSTRAP = "import sys;sys.path[:0]=sys.argv[3:];from wherry_shim.main import main;main()"
+# SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM, SIGCHLD: whatever the starter has done with them
+_RESET_SIGNALS = (1, 2, 3, 13, 15, 17)
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -66,15 +68,14 @@ def _spawn(directory: str, run_directory: str, lock: int, report: int) -> int:
     ]
     try:
         path = interpreter if image is None else f"/proc/self/fd/{image}"
-        return os.posix_spawn(path, arguments, _ENVIRONMENT, file_actions=actions, setsigmask=[], setsigdef=_DEFAULTS)
+        return os.posix_spawn(
+            path, arguments, _ENVIRONMENT, file_actions=actions, setsigmask=[], setsigdef=_RESET_SIGNALS
+        )
     finally:
         for fd in (null, *high):
             os.close(fd)
         if image is not None:
             os.close(image)
-
-
-_DEFAULTS = (1, 2, 3, 13, 15, 17)  # SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM, SIGCHLD, whatever the starter does
 
 
 def _packages() -> "list[Any]":

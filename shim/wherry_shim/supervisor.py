@@ -58,7 +58,6 @@ class Supervisor:
         self._attachment: Attachment | None = None
         self._log: LogWriter | NoLog = NoLog()
         self._executions: dict[int, Execution] = {}
-        self._early_exits: dict[int, int] = {}
         self._paused = False
         self._pid = 0
         self._started = 0
@@ -268,8 +267,6 @@ class Supervisor:
                 self._end(status)
             elif pid in self._executions:
                 self._executions.pop(pid).exited(_exit_code(status))
-            else:
-                self._early_exits[pid] = status
 
     def _on_output(self, stream: int, piece: bytes) -> None:
         self._log.append(stream, piece, time_ns())
@@ -340,10 +337,6 @@ class Supervisor:
             seccomp=self._seccomp,
         )
         self._executions[execution.pid] = execution
-        ended = self._early_exits.pop(execution.pid, None)
-        if ended is not None:
-            self._executions.pop(execution.pid).exited(_exit_code(ended))
-        self._early_exits.clear()
         return execution
 
     # end

@@ -1,6 +1,7 @@
 """What a shim does for its container with nobody else about: restarts, health checks, the owner's end."""
 
 import gzip
+import os
 import signal
 import subprocess
 import sys
@@ -37,10 +38,11 @@ def test_on_failure_starts_it_again_as_often_as_asked(client: Client) -> None:
 
 def test_always_goes_on_until_it_is_stopped(client: Client) -> None:
     """Ended it comes back, in the same network and with the same port; stopped it stays so."""
-    script = "trap exit HUP; while :; do sleep 0.01; done"
+    script = "trap exit HUP; echo ready; while :; do sleep 0.01; done"
     with client.run("busybox", ["sh", "-c", script], restart_policy="always", ports={80: None}) as container:
         first, port = container.pid, container.port(80)
         address = container.attrs["NetworkSettings"]["IPAddress"]
+        assert settled(lambda: [] if "ready" in container.logs() else ["early"]) == []
         container.kill(signal.SIGHUP)  # not its stop signal
         assert settled(lambda: [] if container.pid not in (0, first) else ["same"]) == []
         assert (container.port(80), container.attrs["NetworkSettings"]["IPAddress"]) == (port, address)
@@ -151,3 +153,42 @@ def test_a_restarted_container_still_ends_with_its_owner(client: Client) -> None
         client.run("busybox", "true", auto_remove=True, restart_policy="always")
     with client.run("busybox", "false", network="none", lifetime="owner", restart_policy="always") as container:
         assert settled(lambda: [] if container._engine.state(container._record).restarts > 1 else ["early"]) == []
+
+
+def _kill_shim(container: Container) -> int:
+    """SIGKILL; its number."""
+    shim = container._engine.state(container._record).shim
+    os.kill(shim, signal.SIGKILL)
+    assert settled(lambda: [] if container._engine.state(container._record).shim == 0 else ["alive"]) == []
+    return shim
+
+
+def test_a_container_whose_shim_was_killed_goes_on_and_can_be_ended(client: Client, world: World) -> None:
+    """It is listed as running, stops and is removed; how it ended nobody knows, and the record says so."""
+    with client.run("busybox", "sleep 1000", ports={80: 8080}) as container:
+        pid = container.pid
+        _kill_shim(container)
+        assert (container.status, container.pid) == ("running", pid)
+        assert client.containers.list() == [container]
+        container.stop(timeout=0)
+        assert container.status == "exited"
+        ended = container.wait()
+        assert (ended.known, ended.exit_code) == (False, 255)
+        assert "its shim was killed" in container.attrs["State"]["Error"]
+        container.start()
+        assert container.exec("true").exit_code == 0
+        assert container.port(80) == 8080
+    assert settled(lambda: [*leftovers.processes(f"{world.path}/"), *leftovers.published()]) == []
+
+
+def test_a_container_whose_shim_was_killed_leaves_nothing(client: Client, world: World) -> None:
+    """Removed by force, and one that removes itself, by whoever comes next once it has ended."""
+    container = client.run("busybox", "sleep 1000", ports={80: 8080})
+    _kill_shim(container)
+    container.remove(force=True)
+    removes_itself = client.run("busybox", "sleep 0.3", auto_remove=True, ports={80: 8080})
+    _kill_shim(removes_itself)
+    assert settled(lambda: [c.id for c in client.containers.list(all=True)]) == []
+    assert settled(lambda: [*leftovers.processes(f"{world.path}/"), *leftovers.published()]) == []
+    assert list((world.root / "containers").iterdir()) == []
+    assert client.check() == []
