@@ -32,6 +32,8 @@ JUDGES = {
     "umoci": "a judge of unpacking",
     "skopeo": "a judge of the content store",
     "runc": "a judge of the runtime, and a runtime to call",
+    "docker.io": "dockerd, a judge of layers; the docker command",
+    "iptables": "dockerd's networks",
     "openssl": "certificates for registries",
     "strace": "shows what a process did",
 }
