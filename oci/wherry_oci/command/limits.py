@@ -35,7 +35,7 @@ _NUMBERS = {
     "pids-limit": ("pids", "limit"),
 }
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DEFAULT_INTERVAL_S = 5.0
+_DEFAULT_INTERVAL_S, _OOM_INTERVAL_S = 5.0, 0.1
 
 
 def _group(root: str, id: str) -> "tuple[ContainerDirectory, dict[str, Any], Cgroup]":
@@ -115,18 +115,24 @@ def _events(request: Request, root: str, report: "Report") -> int:
     interval_s = _seconds(request.flags.get("interval"))
     if interval_s <= 0:
         raise InvalidArgument("--interval must be more than 0")
-    from time import sleep
+    _watch(directory, record, cgroup, interval_s)
+    return 0
 
-    kills = cgroup.oom_kills()
-    while True:
-        sleep(interval_s)
-        if lifecycle.status_of(directory, record) == "stopped":
-            return 0
+
+def _watch(directory: ContainerDirectory, record: "dict[str, Any]", cgroup: "Cgroup", interval_s: float) -> None:
+    """Print events until the container has ended."""
+    from time import monotonic, sleep
+
+    kills, due = cgroup.oom_kills(), monotonic() + interval_s
+    while lifecycle.status_of(directory, record) != "stopped":
+        sleep(min(_OOM_INTERVAL_S, interval_s))
         now = cgroup.oom_kills()
         for _ in range(now - kills):
             _print_event("oom", directory.id, None)
-        kills = now
-        _print_event("stats", directory.id, cgroup.stats())
+        kills = max(kills, now)
+        if monotonic() >= due:
+            due += interval_s
+            _print_event("stats", directory.id, cgroup.stats())
 
 
 def _print_event(kind: str, id: str, data: "dict[str, Any] | None") -> None:

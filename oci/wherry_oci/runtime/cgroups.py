@@ -7,7 +7,7 @@ groups"; the kernel's admin-guide/cgroup-v1 and cgroup-v2.rst.
 """
 
 import os
-from errno import EBUSY, ENODEV, ENOENT
+from errno import EBUSY, EINVAL, ENODEV, ENOENT, EPERM
 
 from wherry_oci.runtime.failure import RuntimeFailure
 
@@ -91,6 +91,33 @@ def _read(path: str) -> str:
         return b"".join(parts).decode()
     finally:
         os.close(fd)
+
+
+def _write_first(path: str, value: str) -> None:
+    """
+    To the first that exists of several names, separated by `|`, the value in the same place: kernels call one thing by
+    several names and in several units. Raises OSError.
+    """
+    directory, _, names = path.rpartition("/")
+    *others, last = names.split("|")
+    values = value.split("|")
+    for name in others:
+        try:
+            _write(f"{directory}/{name}", values[0])
+            return
+        except FileNotFoundError:
+            continue
+    _write(f"{directory}/{last}", values[-1])
+
+
+def _not_applied(path: str, value: str, error: OSError) -> RuntimeFailure:
+    if error.errno in (ENOENT, ENODEV):
+        return RuntimeFailure(
+            "unsupported", "limit resources", f"this kernel has no {path}, to which {value!r} should go", path
+        )
+    failure = RuntimeFailure.from_os_error("limit resources", error)
+    text = f"{failure.message} (value {value!r})"
+    return RuntimeFailure("system", "limit resources", text, failure.path, failure.errno)
 
 
 class Cgroup:
@@ -194,21 +221,38 @@ class Cgroup:
     # limits
 
     def apply(self, resources: "dict[str, Any]") -> None:
-        """Write runtime-spec's linux.resources. Raises RuntimeFailure with the file and the value."""
+        """
+        Write runtime-spec's linux.resources. Raises RuntimeFailure with the file and the value.
+
+        Some values bound each other (memory and swap, period and quota), so that the right order depends on what is
+        there: what is refused is tried once more after the rest.
+        """
+        later = []
         for path, value in self.writes(resources):
             try:
-                _write(path, value)
+                _write_first(path, value)
             except OSError as error:
-                if error.errno in (ENOENT, ENODEV):
-                    raise RuntimeFailure(
-                        "unsupported",
-                        "limit resources",
-                        f"this kernel has no {path}, to which {value!r} should go",
-                        path,
-                    ) from None
-                failure = RuntimeFailure.from_os_error("limit resources", error)
-                failure.message += f" (value {value!r})"
-                raise failure from None
+                if error.errno not in (EINVAL, EBUSY):
+                    raise _not_applied(path, value, error) from None
+                later.append((path, value))
+        for path, value in later:
+            try:
+                _write_first(path, value)
+            except OSError as error:
+                raise _not_applied(path, value, error) from None
+        if resources.get("devices") and "devices" not in self.hierarchies.v1 and self.hierarchies.unified is not None:
+            self._filter_devices(resources["devices"])
+
+    def _filter_devices(self, rules: "list[dict[str, Any]]") -> None:
+        from wherry_oci.runtime import devicefilter
+
+        assert self.hierarchies.unified is not None
+        try:
+            devicefilter.attach(self.hierarchies.unified + self.path, rules)
+        except OSError as error:
+            if error.errno == EPERM and os.geteuid() != 0:  # who is not root has no devices to keep others from
+                return
+            raise RuntimeFailure.from_os_error("filter devices (bpf)", error) from None
 
     def writes(self, resources: "dict[str, Any]") -> list[tuple[str, str]]:
         """What to write where, in order, for *resources*; raises RuntimeFailure when a controller is nowhere."""
@@ -226,7 +270,29 @@ class Cgroup:
                     "limit resources",
                     f"{asked[0][0]}={asked[0][1]} needs the {controller} controller, which no hierarchy here has",
                 )
-        return found
+        return found + self._unified_writes(resources.get("unified") or {})
+
+    def _unified_writes(self, asked: dict[str, str]) -> list[tuple[str, str]]:
+        if asked and self.hierarchies.unified is None:
+            raise RuntimeFailure(
+                "unsupported", "limit resources", "`unified` needs a cgroup v2 hierarchy: there is none"
+            )
+        for name in asked:
+            if "/" in name or name.startswith("."):
+                raise RuntimeFailure("invalid", "limit resources", f"{name!r} in `unified` is no file of a group")
+        return [(f"{self.hierarchies.unified}{self.path}/{name}", value) for name, value in asked.items()]
+
+    def update(self, resources: "dict[str, Any]") -> None:
+        """Change limits of a group that has some. Raises RuntimeFailure, also for a limit below what is in use."""
+        memory = resources.get("memory") or {}
+        limit = memory.get("limit")
+        if memory.get("checkBeforeUpdate") and limit is not None and limit > 0:
+            used = (self.stats().get("memory") or {}).get("usage", {}).get("usage", 0)
+            if used > limit:
+                raise RuntimeFailure(
+                    "conflict", "limit resources", f"{used} bytes of memory are in use, more than the limit {limit}"
+                )
+        self.apply(resources)
 
     # state
 
@@ -249,10 +315,6 @@ class Cgroup:
                 return
             sleep(_FREEZE_PAUSE_S)
         raise RuntimeFailure("system", "pause" if frozen else "resume", "not every process followed")
-
-    def update(self, resources: "dict[str, Any]") -> None:
-        """Change limits of a group that has some. Raises RuntimeFailure."""
-        self.apply(resources)
 
     def stats(self) -> "dict[str, Any]":
         """What it uses, in the words of runc's `events --stats`."""
@@ -371,6 +433,8 @@ def _memory_v1(resources: "dict[str, Any]") -> list[tuple[str, str]]:
     if swap == -1:  # memsw may never be below the limit: when it is raised, it goes first
         pair.reverse()
     writes += pair
+    if (memory.get("kernel") or 0) > 0:
+        writes.append(("memory.kmem.limit_in_bytes", str(memory["kernel"])))
     for key, name in (
         ("reservation", "memory.soft_limit_in_bytes"),
         ("kernelTCP", "memory.kmem.tcp.limit_in_bytes"),
@@ -455,10 +519,91 @@ def _devices_v1(resources: "dict[str, Any]") -> list[tuple[str, str]]:
     return writes
 
 
+_THROTTLES = (
+    ("throttleReadBpsDevice", "read_bps", "rbps"),
+    ("throttleWriteBpsDevice", "write_bps", "wbps"),
+    ("throttleReadIOPSDevice", "read_iops", "riops"),
+    ("throttleWriteIOPSDevice", "write_iops", "wiops"),
+)
+
+
+def _device(entry: "dict[str, Any]") -> str:
+    return f"{entry['major']}:{entry['minor']}"
+
+
+def _block_v1(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    block = resources.get("blockIO") or {}
+    writes = []
+    if block.get("weight"):
+        writes.append(("blkio.weight|blkio.bfq.weight", str(block["weight"])))
+    if block.get("leafWeight"):
+        writes.append(("blkio.leaf_weight", str(block["leafWeight"])))
+    for entry in block.get("weightDevice") or ():
+        if entry.get("weight"):
+            writes.append(("blkio.weight_device|blkio.bfq.weight_device", f"{_device(entry)} {entry['weight']}"))
+        if entry.get("leafWeight"):
+            writes.append(("blkio.leaf_weight_device", f"{_device(entry)} {entry['leafWeight']}"))
+    for key, name, _ in _THROTTLES:
+        writes += [(f"blkio.throttle.{name}_device", f"{_device(e)} {e['rate']}") for e in block.get(key) or ()]
+    return writes
+
+
+def _block_v2(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    block = resources.get("blockIO") or {}
+    writes = []
+    if block.get("weight"):
+        writes.append(("io.bfq.weight|io.weight", _io_weight("default", block["weight"])))
+    writes += [
+        ("io.bfq.weight|io.weight", _io_weight(_device(entry), entry["weight"]))
+        for entry in block.get("weightDevice") or ()
+        if entry.get("weight")
+    ]
+    for key, _, name in _THROTTLES:
+        writes += [("io.max", f"{_device(e)} {name}={e['rate'] or 'max'}") for e in block.get(key) or ()]
+    return writes
+
+
+def _io_weight(whose: str, weight: int) -> str:
+    """io.bfq.weight counts as v1 did, from 10 to 1000, io.weight from 1 to 10000."""
+    return f"{whose} {weight}|{whose} {1 + (weight - 10) * 9999 // 990}"
+
+
+def _huge_pages_v1(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    return [(f"hugetlb.{e['pageSize']}.limit_in_bytes", str(e["limit"])) for e in resources.get("hugepageLimits") or ()]
+
+
+def _huge_pages_v2(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    return [(f"hugetlb.{e['pageSize']}.max", str(e["limit"])) for e in resources.get("hugepageLimits") or ()]
+
+
+def _rdma(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    writes = []
+    for device, limits in (resources.get("rdma") or {}).items():
+        names = (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
+        parts = [f"{name}={limits[key]}" for key, name in names if limits.get(key) is not None]
+        writes.append(("rdma.max", " ".join([device, *parts])))
+    return writes
+
+
+def _network_class(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    number = (resources.get("network") or {}).get("classID")
+    return [("net_cls.classid", str(number))] if number else []
+
+
+def _network_priorities(resources: "dict[str, Any]") -> list[tuple[str, str]]:
+    asked = (resources.get("network") or {}).get("priorities") or ()
+    return [("net_prio.ifpriomap", f"{each['name']} {each['priority']}") for each in asked]
+
+
 _LIMITS: "tuple[tuple[str, _Writes, _Writes], ...]" = (
     ("devices", _devices_v1, lambda resources: []),  # v2 filters devices by a BPF program: see devicefilter
     ("cpuset", _cpuset, _cpuset),
     ("memory", _memory_v1, _memory_v2),
     ("cpu", _cpu_v1, _cpu_v2),
     ("pids", _pids, _pids),
+    ("blkio", _block_v1, _block_v2),
+    ("hugetlb", _huge_pages_v1, _huge_pages_v2),
+    ("rdma", _rdma, _rdma),
+    ("net_cls", _network_class, _network_class),  # v2 has no such files, which the error then says
+    ("net_prio", _network_priorities, _network_priorities),
 )

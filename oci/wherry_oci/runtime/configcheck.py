@@ -18,7 +18,9 @@ _NAMES = {str: "a string", bool: "true or false", int: "a number", list: "a list
 # A member's kind: a name of _KINDS, a dict for an object with these members, a list of one for a list of that, and
 # ("map", kind) for an object with members of any name. A member whose name ends in "!" must be there.
 _MAPPINGS = [{"containerID!": "u32", "hostID!": "u32", "size!": "u32"}]
-_CAPABILITIES = {name: ["str"] for name in ("bounding", "effective", "inheritable", "permitted", "ambient")}
+_STRINGS = ["str"]
+_CAPABILITIES = dict.fromkeys(("bounding", "effective", "inheritable", "permitted", "ambient"), _STRINGS)
+_HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 _HOOKS = [{"path!": "str", "args": ["str"], "env": ["str"], "timeout": "int"}]
 PROCESS: "dict[str, Any]" = {
     "terminal": "bool",
@@ -102,9 +104,7 @@ _MEMBERS: "dict[str, Any]" = {
         }
     ],
     "process": PROCESS,
-    "hooks": dict.fromkeys(
-        ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"), _HOOKS
-    ),
+    "hooks": dict.fromkeys(_HOOK_KINDS, _HOOKS),
     "annotations": ("map", "str"),
     "linux": {
         "uidMappings": _MAPPINGS,

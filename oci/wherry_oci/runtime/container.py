@@ -5,6 +5,7 @@ The caller must be single-threaded: clone(2) copies one thread alone.
 """
 
 import os
+from errno import EBUSY
 
 from wherry_oci.linux import namespaces as ns
 from wherry_oci.linux import process as p
@@ -362,6 +363,18 @@ def _join(cgroup: Cgroup, pid: int) -> None:
         raise fs.failed("join cgroup", error) from None
 
 
+def _join_running(cgroup: Cgroup, pid: int, first: int) -> None:
+    """As the container's *first* process may have moved into a group below, and a v2 group with such takes nobody."""
+    try:
+        cgroup.add(pid)
+    except OSError as error:
+        if error.errno != EBUSY:
+            raise fs.failed("join cgroup", error) from None
+        with open(f"/proc/{first}/cgroup", encoding="utf-8") as lines:
+            where = next((line.rstrip("\n")[3:] for line in lines if line.startswith("0::")), cgroup.path)
+        _join(Cgroup(where, cgroup.hierarchies), pid)
+
+
 def _limit(pid: int, process: "dict[str, Any]") -> None:
     adjustment = process.get("oomScoreAdj")
     if adjustment is not None:
@@ -436,7 +449,7 @@ def execute(pid: int, config: "dict[str, Any]", entry: init.Entry, *, cgroup: Cg
     process = Process(helper, parent_end, None)
     try:
         if cgroup is not None:
-            _join(cgroup, helper)
+            _join_running(cgroup, helper, pid)
         _limit(helper, entry.process)
         _await_ready(process)
     except BaseException:

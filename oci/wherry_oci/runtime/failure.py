@@ -45,4 +45,4 @@ class RuntimeFailure(Error):
 def os_error_text(error: OSError) -> str:
     """The kernel's words and the path, as errors show them: `/etc/x: permission denied`."""
     said = (error.strerror or str(error)).lower()
-    return f"{error.filename}: {said}" if error.filename is not None else said
+    return f"{error.filename}: {said}" if error.filename else said

@@ -404,13 +404,7 @@ def become(entry: Entry, identity: users.Identity, channel: Channel, config: "di
         await_go(channel)  # `start`
     else:
         channel = _wait_at(entry, channel)
-    try:
-        _execute_as_told(entry, rights, program, channel, config)
-    except RuntimeFailure as failure:
-        if entry.gate is None:
-            raise
-        _report(channel, failure)
-        os._exit(_UNREPORTED)
+    run_guarded(channel, lambda: _execute_as_told(entry, rights, program, channel, config))
 
 
 def _wait_at(entry: Entry, channel: Channel) -> Channel:
@@ -455,7 +449,10 @@ def _execute_as_told(
         _raise_all_permitted()
         _filter(entry.seccomp, entry, channel)
     if process.get("capabilities") is not None:
-        _take_capabilities(rights)
+        try:
+            _take_capabilities(rights)
+        except OSError as error:
+            raise fs.failed("set capabilities", error) from None
     if entry.seccomp is not None and process.get("noNewPrivileges"):
         _filter(entry.seccomp, entry, channel)
     p.set_parent_death_signal(0)
@@ -529,7 +526,7 @@ def _take_capabilities(rights: "dict[str, Any]") -> None:
     allowed = p.permitted_capabilities()
     p.set_capabilities(mask_of(rights.get("effective") or []) & allowed, permitted & allowed, inheritable & allowed)
     p.clear_ambient_capabilities()
-    for number in numbers_in(mask_of(rights.get("ambient") or [])):
+    for number in numbers_in(mask_of(rights.get("ambient") or []) & allowed):
         p.raise_ambient_capability(number)
 
 

@@ -94,6 +94,7 @@ def create(root: str, id: str, bundle: str, options: Options) -> tuple[Container
     bundle = os.path.realpath(bundle)
     config = load_config(bundle)
     refuse_missing(config)
+    _warn_of_missing_capabilities(config["process"], options.warn)
     directory = ContainerDirectory(root, id)
     directory.create()
     cgroup = None
@@ -220,6 +221,17 @@ def refuse_missing(config: "dict[str, Any]") -> None:
         raise Unsupported(f"$.process.selinuxLabel: {process['selinuxLabel']!r}, and this kernel runs no SELinux")
     if linux.get("intelRdt"):
         raise Unsupported("$.linux.intelRdt: resource director technology is not supported")
+
+
+def _warn_of_missing_capabilities(process: "dict[str, Any]", warn: "Callable[[str], None]") -> None:
+    """They are left out, as runtime-spec 1.1 wants it (config.md "Linux Process": capabilities)."""
+    rights = process.get("capabilities") or {}
+    wanted = {name for names in rights.values() for name in names or ()}
+    bounding = p.bounding_set()
+    known = {name: bounding >> number & 1 for number, name in enumerate(p.CAPABILITIES)}
+    missing = sorted(name for name in wanted if not known.get(name))
+    if missing:
+        warn(f"capabilities that cannot be had here are left out: {', '.join(missing)}")
 
 
 def apparmor_enabled() -> bool:

@@ -387,8 +387,14 @@ class Rootfs:
             raise failed(f"set sysctl {key}", error, f"/proc/{path}") from None
 
     def make_root_read_only(self) -> None:
-        """Make the rootfs itself, not what is mounted in it, read-only. Raises OSError."""
-        m.mount_setattr(self.root, "", m.AT_EMPTY_PATH, set_attributes=m.MOUNT_ATTR_RDONLY)
+        """Make the rootfs itself, not what is mounted in it, read-only. Raises RuntimeFailure."""
+        try:
+            m.mount_setattr(self.root, "", m.AT_EMPTY_PATH, set_attributes=m.MOUNT_ATTR_RDONLY)
+        except OSError as error:
+            hint = ": without a mount namespace it is no mount of its own" if error.errno == EINVAL else ""
+            raise RuntimeFailure(
+                "system", "make the rootfs read-only", os_error_text(error) + hint, "/", error.errno or 0
+            ) from None
 
     def enter(self, propagation: str, *, own_mounts: bool = True, pivot: bool = True) -> None:
         """Make it this process's `/`, with rootfsPropagation *propagation*. Raises RuntimeFailure."""
