@@ -97,9 +97,10 @@ class Content:
                         yield parse_digest(f"{algorithm}:{name}")
 
 
-def check_digest(content: bytes, expected: Digest) -> None:
+def check_digest(content: bytes, expected: Digest, what: str = "") -> None:
+    """Raises DigestMismatch, which names *what*, unless *content* has the digest *expected*."""
     found = hasher(expected)
     found.update(content)
     actual = f"{expected.partition(':')[0]}:{found.hexdigest()}"
     if actual != expected:
-        raise DigestMismatch(expected, actual)
+        raise DigestMismatch(expected, actual, what)

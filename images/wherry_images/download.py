@@ -65,6 +65,8 @@ class Download:
         """Up to *size* bytes; b"" once, when all are there and are the right ones."""
         if self._verified:
             return b""
+        if self._registry.cancelled.is_set():
+            raise Cancelled("given up")
         if self._position < self._kept:
             piece = os.pread(self._file, min(size, self._kept - self._position), self._position)
         else:

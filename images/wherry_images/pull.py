@@ -37,7 +37,7 @@ from wherry_images.records import Lease, Snapshot, add_blobs, find_snapshot, loa
 from wherry_images.reference import Reference
 from wherry_images.registry import Cancelled, Fetched, Registry
 from wherry_images.unpack import discard, stage_directory, unpack
-from wherry_oci.spec.digest import ChainID, DiffID, Digest, chain_ids
+from wherry_oci.spec.digest import ChainID, DiffID, Digest, chain_ids, hasher
 from wherry_oci.spec.image import Platform
 from wherry_oci.spec.manifest import MAX_DOCUMENT, Descriptor, ImageDocument, Index, Manifest
 
@@ -114,7 +114,7 @@ def _with_config(
     check_image(manifest, what)
     if manifest.config.size > MAX_DOCUMENT:
         raise InvalidImage(f"{what} has a configuration of {manifest.config.size} bytes")
-    config = _small_blob(registry, reference.repository, manifest.config)
+    config = registry.small_blob(reference.repository, manifest.config.digest, manifest.config.size)
     document = parse_config(config, f"the configuration of {what}")
     check_layers(manifest, document, what)
     if (explicit or document.os not in ("", "linux")) and not suits(document.platform, wanted):
@@ -128,18 +128,6 @@ def _with_config(
         media_type=manifest.media_type or fetched.media_type.partition(";")[0].strip(),
         documents=documents,
     )
-
-
-def _small_blob(registry: Registry, repository: str, descriptor: Descriptor) -> bytes:
-    from wherry_images.content import check_digest
-
-    with registry.blob(repository, descriptor.digest, 0) as (response, _):
-        content = response.read(descriptor.size + 1, decode_content=False)
-    if len(content) < descriptor.size:  # cut: once more, whole
-        with registry.blob(repository, descriptor.digest, 0) as (response, _):
-            content = response.read(descriptor.size + 1, decode_content=False)
-    check_digest(content, descriptor.digest)
-    return content
 
 
 class Pull:
@@ -199,6 +187,14 @@ class Pull:
             raise failure
         return [snapshot for snapshot in self._ready if snapshot is not None]
 
+    def forget(self) -> None:
+        """Remove what is partial of all layers, but of those that another process is at."""
+        for descriptor in self._found.manifest.layers:
+            lock = self._stores.content.lock(descriptor.digest)
+            if lock.try_acquire():
+                self._stores.content.remove_partial(descriptor.digest)
+                lock.release()
+
     def _cancel(self) -> None:
         self._cancelled.set()
         if self._registry is not None:
@@ -246,7 +242,12 @@ class Pull:
                 return snapshot
             lower = Lower() if position == 0 else None
             if present:
-                return self._unpack_kept(position, descriptor, lower)
+                try:
+                    return self._unpack_kept(position, descriptor, lower)
+                except DigestMismatch as error:
+                    if error.expected != digest or self._registry is None:
+                        raise
+                    stores.content.remove(digest)  # the disk has lost it: once more from the registry
             download = self._download(descriptor)
             try:
                 if snapshot is not None:
@@ -293,7 +294,13 @@ class Pull:
         committed = False
         try:
             with self._stores.content.open(descriptor.digest) as file:
-                applied = self._unpack(_Checked(file, descriptor), staged, position, descriptor, lower)
+                source = _Checked(file, descriptor, self._cancelled)
+                try:
+                    applied = self._unpack(source, staged, position, descriptor, lower)
+                except InvalidLayer as error:
+                    if not isinstance(error, LimitExceeded):
+                        source.drain()  # if the blob is not what it should be, that is what is wrong
+                    raise
             snapshot = self._record(position, descriptor, staged, applied)
             committed = snapshot.directory == staged
             return snapshot
@@ -411,13 +418,13 @@ class Pull:
 class _Checked:
     """A kept blob as a source: it is hashed again, since disks forget."""
 
-    def __init__(self, file: BinaryIO, descriptor: Descriptor) -> None:
-        from wherry_oci.spec.digest import hasher
-
-        self._file, self._descriptor = file, descriptor
+    def __init__(self, file: BinaryIO, descriptor: Descriptor, cancelled: threading.Event) -> None:
+        self._file, self._descriptor, self._cancelled = file, descriptor, cancelled
         self._hash = hasher(descriptor.digest)
 
     def read(self, size: int, /) -> bytes:
+        if self._cancelled.is_set():
+            raise Cancelled("given up")
         piece = self._file.read(size)
         self._hash.update(piece)
         if not piece:
@@ -425,6 +432,10 @@ class _Checked:
             if actual != self._descriptor.digest:
                 raise DigestMismatch(self._descriptor.digest, actual, "a blob in the store")
         return piece
+
+    def drain(self) -> None:
+        while self.read(1 << 20):
+            pass
 
 
 def record_image(

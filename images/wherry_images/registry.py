@@ -20,6 +20,7 @@ import attrs
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from wherry_images.content import check_digest
 from wherry_images.credentials import Credentials, find_credentials
 from wherry_images.documents import parse_manifest
 from wherry_images.errors import (
@@ -36,7 +37,7 @@ from wherry_images.errors import (
 from wherry_images.hosts import Endpoint, RegistryConfig, certificate_files, is_loopback
 from wherry_images.reference import DEFAULT_REGISTRY
 from wherry_oci.errors import Error, InvalidArgument, Unavailable
-from wherry_oci.spec.digest import Digest, digest_of, hasher, parse_digest
+from wherry_oci.spec.digest import Digest, digest_of, parse_digest
 from wherry_oci.spec.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT, Index, Manifest, loads_json
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ _CHALLENGE = re.compile(r'([a-zA-Z][a-zA-Z0-9_-]*)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s
 
 
 T = TypeVar("T")
+
+
+class _BrokenOff(RegistryUnreachable):
+    """An answer that began well did not come to its end."""
 
 
 class Cancelled(Error):
@@ -147,30 +152,49 @@ class Registry:
         return self._first(ask)
 
     def _manifest(self, endpoint: Endpoint, repository: str, target: str) -> Fetched:
-        with self._exchange(
-            endpoint,
-            "GET",
-            f"/v2/{repository}/manifests/{target}",
-            scopes=(f"repository:{repository}:pull",),
-            headers={"Accept": _ACCEPT},
-            unknown=ManifestUnknown,
-        ) as response:
-            content = self._read(response, MAX_DOCUMENT, f"the manifest of {repository}")
-            media_type = response.headers.get("Content-Type", "")
+        def fetch() -> tuple[bytes, str]:
+            with self._exchange(
+                endpoint,
+                "GET",
+                f"/v2/{repository}/manifests/{target}",
+                scopes=(f"repository:{repository}:pull",),
+                headers={"Accept": _ACCEPT},
+                unknown=ManifestUnknown,
+            ) as response:
+                content = self._read(response, MAX_DOCUMENT, f"the manifest of {repository}")
+                return content, response.headers.get("Content-Type", "")
+
+        content, media_type = self._whole(fetch)
         if ":" not in target:
             return Fetched(content=content, media_type=media_type, digest=digest_of(content))
-        found = hasher(target)
-        found.update(content)
-        actual = f"{target.partition(':')[0]}:{found.hexdigest()}"
-        if actual != target:
-            raise DigestMismatch(target, actual, f"manifest of {repository} from {endpoint.host}")
+        check_digest(content, parse_digest(target), f"manifest of {repository} from {endpoint.host}")
         return Fetched(content=content, media_type=media_type, digest=parse_digest(target))
+
+    def small_blob(self, repository: str, digest: Digest, size: int) -> bytes:
+        """A blob of *size* bytes, at once and checked. Raises as `blob`, and DigestMismatch."""
+
+        def fetch() -> bytes:
+            with self.blob(repository, digest, 0) as (response, _):
+                return self._read(response, size + 1, f"blob {digest}")
+
+        content = self._whole(fetch)
+        check_digest(content, digest, f"blob from {self.name}")
+        return content
+
+    def _whole(self, fetch: Callable[[], T]) -> T:
+        """What *fetch* gives, which is called again when its answer breaks off."""
+        for attempt in range(self._config.retries):
+            try:
+                return fetch()
+            except _BrokenOff:
+                self.pause(self._config.retry_wait * 2**attempt)
+        return fetch()
 
     def _read(self, response: "BaseHTTPResponse", limit: int, what: str) -> bytes:
         try:
             content = response.read(limit + 1, decode_content=True)
         except (HTTPError, OSError) as error:
-            raise RegistryUnreachable(f"{what} broke off: {error}", registry=self.name) from error
+            raise _BrokenOff(f"{what} broke off: {error}", registry=self.name) from error
         if len(content) > limit:
             raise InvalidImage(f"{what} has more than {limit} bytes")
         return content

@@ -102,7 +102,7 @@ class ImageStore:
         """
         self._migrate()
         with self.database.read() as connection:
-            image = _find(connection, name_or_id)
+            image = _find(connection, name_or_id, platform)
         if platform is not None:
             _check_platform(image, name_or_id, platform)
         return image
@@ -173,7 +173,8 @@ class ImageStore:
         here: Image | None,
         credentials: "Credentials | None",
     ) -> "Generator[PullEvent, None, Image]":
-        from wherry_images.errors import RegistryUnreachable
+        from wherry_images.collect import collect
+        from wherry_images.errors import NoSpace, RegistryUnreachable
         from wherry_images.platform import parse_platform
         from wherry_images.progress import PullEvent
         from wherry_images.pull import Pull, record_image, resolve
@@ -194,12 +195,20 @@ class ImageStore:
             found = resolve(registry, reference, wanted, explicit=platform is not None)
             with records.leased(self._layout, self.database) as lease:
                 lease.add(records.INDEX_ITEM, found.manifest.config.digest, *found.documents)
-                snapshots = yield from Pull(stores, config, found, lease, registry, reference.repository).run()
+                pull = Pull(stores, config, found, lease, registry, reference.repository)
+                try:
+                    snapshots = yield from pull.run()
+                except NoSpace:
+                    pull.forget()
+                    raise
                 names = () if reference.digest else (str(reference),)
                 image = record_image(stores, found, snapshots, reference, names)
                 self._write_index()
             yield PullEvent("", "done")
             return image
+        except NoSpace:
+            collect(stores)
+            raise
         finally:
             registry.close()
 
@@ -760,8 +769,12 @@ def _spared(image: Image, labels: Mapping[str, str | None], until: str) -> bool:
     return bool(until) and image.created > until
 
 
-def _find(connection: sqlite3.Connection, name_or_id: str) -> Image:
-    """In docker's order: a whole id, a name, a digest in a repository, the beginning of an id."""
+def _find(connection: sqlite3.Connection, name_or_id: str, platform: str | None = None) -> Image:
+    """
+    In docker's order: a whole id, a name, a digest in a repository, the beginning of an id.
+
+    *platform* chooses among the images that one index stands for.
+    """
     bare = name_or_id.removeprefix("sha256:")
     is_hex = bool(bare) and not set(bare) - set("0123456789abcdef")
     if is_hex and len(bare) == 64:
@@ -777,7 +790,7 @@ def _find(connection: sqlite3.Connection, name_or_id: str) -> Image:
         else:
             if reference.digest is not None:
                 if found := records.images_by_digest(connection, reference.name, reference.digest):
-                    return found[0]
+                    return next((one for one in found if platform and _suits(one, platform)), found[0])
             elif image := records.image_by_name(connection, str(reference)):
                 return image
     if is_hex and len(bare) < 64:
@@ -790,15 +803,22 @@ def _find(connection: sqlite3.Connection, name_or_id: str) -> Image:
 
 
 def _check_platform(image: Image, name: str, platform: str) -> None:
-    from wherry_images.platform import parse_platform, suits
+    if not _suits(image, platform):
+        from wherry_images.platform import parse_platform
 
-    wanted = parse_platform(platform)
-    if image.platform.architecture != wanted.architecture or not suits(image.platform, wanted):
+        wanted = parse_platform(platform)
         raise ImageNotFound(
             name,
             f"image with reference {name} was found but does not match the specified platform: "
             f"wanted {wanted}, actual: {image.platform}",
         )
+
+
+def _suits(image: Image, platform: str) -> bool:
+    from wherry_images.platform import parse_platform, suits
+
+    wanted = parse_platform(platform)
+    return image.platform.architecture == wanted.architecture and suits(image.platform, wanted)
 
 
 def _untag(connection: sqlite3.Connection, image: Image, name_or_id: str, force: bool) -> Lines:

@@ -247,7 +247,7 @@ def pulls(built: BuiltImage, what: str, times: int, folder: Path, name: str) -> 
 
 
 def archives(name: str, times: int, folder: Path) -> list[Result]:
-    """Saving, loading and pushing what is there."""
+    """Saving, loading, and pushing what is there to registries that have nothing of it."""
     store = ImageStore(folder / "store", registries=RegistryConfig(certificates=()))
     store.pull(name)
     archive = folder / "archive.tar"
@@ -263,21 +263,50 @@ def archives(name: str, times: int, folder: Path) -> list[Result]:
         other.close()
 
     def push(place: Path) -> None:
-        target = f"{name.rpartition(':')[0]}-{place.name}-{time.time_ns()}:x"
-        store.tag(name, target)
-        # nothing of it may be known there
-        with store.database.transaction() as connection:
-            connection.execute("DELETE FROM image_digest")
-        store.push(target)
+        with registries.running(place / "registry") as empty:
+            store.tag(name, f"{empty.address}/bench:x")
+            start = time.perf_counter()
+            store.push(f"{empty.address}/bench:x")
+            pushes.append(time.perf_counter() - start)
 
+    pushes: list[float] = []
     results = [
         Result("wherry", "save", measured(save, times, folder)),
         Result("wherry", "load", measured(load, times, folder)),
-        Result("wherry", "push", measured(push, times, folder)),
     ]
+    measured(push, times, folder)
+    results.append(Result("wherry", "push", statistics.median(pushes)))
     store.close()
     clean(folder / "store")
+    if shutil.which("dockerd"):
+        with dockerd(folder / "dockerd") as command:
+            results += _docker_archives(command, name, times, archive, folder)
+        clean(folder / "dockerd")
+    archive.unlink()
     return results
+
+
+def _docker_archives(command: Sequence[str], name: str, times: int, archive: Path, folder: Path) -> list[Result]:
+    subprocess.run([*command, "pull", "-q", name], check=True, stdout=subprocess.DEVNULL)
+    seconds: dict[str, list[float]] = {"save": [], "load": [], "push": []}
+
+    def timed(what: str, *arguments: str) -> None:
+        os.sync()
+        start = time.perf_counter()
+        subprocess.run([*command, *arguments], check=True, stdout=subprocess.DEVNULL)
+        seconds[what].append(time.perf_counter() - start)
+
+    for number in range(times):
+        timed("save", "save", "-o", str(archive), name)
+        subprocess.run([*command, "rmi", "-f", name], check=True, stdout=subprocess.DEVNULL)
+        timed("load", "load", "-q", "-i", str(archive))
+        with registries.running(folder / f"registry{number}") as empty:
+            target = f"{empty.address}/bench:x"
+            subprocess.run([*command, "tag", name, target], check=True)
+            timed("push", "push", "-q", target)
+            subprocess.run([*command, "rmi", target], check=True, stdout=subprocess.DEVNULL)
+        clean(folder / f"registry{number}")
+    return [Result("docker", what, statistics.median(found)) for what, found in seconds.items()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -410,6 +410,54 @@ def test_a_pull_after_one_that_failed_goes_on(puller: Puller) -> None:
     is_consistent(puller.store)
 
 
+def test_documents_that_are_cut_are_fetched_again(puller: Puller) -> None:
+    """Manifests and configurations have no resumption; they are small."""
+    built = simple()
+    seen: dict[str, int] = {}
+
+    def cut(request: Request, answer: Answer) -> None:
+        seen[request.path] = seen.get(request.path, 0) + 1
+        if seen[request.path] <= 2 and request.method == "GET" and blob_of(built) not in request.path:
+            answer.cut = len(answer.body) // 2
+
+    puller.registry.hooks.append(cut)
+    assert puller.pull(built).id == built.id
+    assert seen[f"/v2/app/blobs/{built.id}"] == 3
+
+
+def test_a_kept_blob_that_the_disk_has_lost_is_fetched_again(puller: Puller) -> None:
+    """It is hashed again before it is unpacked again."""
+    from wherry_images import records
+
+    built = simple()
+    pulled = puller.pull(built)
+    with puller.store.database.transaction() as connection:
+        (one,) = records.image_snapshots(connection, pulled.id)
+        connection.execute("DELETE FROM image_name")
+        connection.execute("DELETE FROM image")
+        connection.execute("DELETE FROM snapshot WHERE id = ?", (one.id,))
+    path = Path(puller.store.root, "content/blobs/sha256", blob_of(built).removeprefix("sha256:"))
+    content = bytearray(path.read_bytes())
+    content[50_000] ^= 1
+    path.write_bytes(content)
+    puller.store.pull(puller.name())
+    assert path.read_bytes() == built.layers[0].blob
+    puller.store.prune()
+    is_consistent(puller.store)
+
+
+def test_a_digest_of_an_index_stands_for_several_images(puller: Puller) -> None:
+    """The platform says which of those that were pulled."""
+    amd, arm = image(layer(entry("amd"))), image(layer(entry("arm")), architecture="arm64")
+    content = index((amd, {"os": "linux", "architecture": "amd64"}), (arm, {"os": "linux", "architecture": "arm64"}))
+    puller.registry.push_index("app", "latest", content, amd, arm)
+    name = f"{puller.registry.host}/app@{digest_of(content)}"
+    for platform in ("linux/amd64", "linux/arm64"):
+        puller.store.pull(name, platform=platform)
+    assert puller.store.get(name, platform="linux/arm64").id == arm.id
+    assert puller.store.get(name, platform="linux/amd64").id == amd.id
+
+
 def test_a_server_that_ignores_ranges(puller: Puller) -> None:
     """Bytes that are known are skipped, not mixed in."""
     built = simple()
@@ -788,7 +836,9 @@ def test_a_small_file_system_that_is_full(puller: Puller, tmp_path: Path) -> Non
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], check=True)
     try:
         store = ImageStore(mount / "root", registries=IMPATIENT)
-        puller.registry.push("app", "latest", image(layer(entry("f", data=noise(700_000)))))
+        puller.registry.push(
+            "app", "latest", image(layer(entry("f", data=noise(300_000))), layer(entry("g", data=noise(700_000, 2))))
+        )
         with pytest.raises(NoSpace):
             store.pull(puller.name())
         assert visible(store) == []
