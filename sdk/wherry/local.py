@@ -34,7 +34,6 @@ from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_shim import client as shim
 from wherry_shim import launch, records
 from wherry_shim.logs import LogWriter
-from wherry_shim.tree import remove_tree
 
 if TYPE_CHECKING:
     from wherry.rootfsview import RootfsView
@@ -313,7 +312,7 @@ class LocalEngine:
         try:
             launch.launch(str(directory), str(run), lock, cgroup)
         except launch.ShimFailed as failure:
-            remove_tree(str(run))
+            recovery.clear_failed_start(self.store, record.id)
             raise start_error(record.name, failure.report) from None
         with self._transaction() as connection:
             self.store.mark_started(connection, record.id)

@@ -134,14 +134,29 @@ def _collect_run_directory(directory: Path) -> None:
 
 def discard(store: ContainerStore, images: ImageStore, container_id: str) -> None:
     """Remove all of a container; the caller has its lock. Safe to repeat."""
-    end_orphans(store, container_id)
+    orphaned = end_orphans(store, container_id)
     _forget(store, images, container_id)
+    if orphaned:
+        _collect_networks(store)
     doomed = store.directories / f"{REMOVED_PREFIX}{container_id}"
     try:
         os.rename(store.directory(container_id), doomed)
     except FileNotFoundError:
         pass
     remove_tree(str(doomed))
+    remove_tree(str(store.run_directory(container_id)))
+
+
+def clear_failed_start(store: ContainerStore, container_id: str) -> None:
+    """Take away what a start left that failed, or whose shim was killed; the caller has the container's lock."""
+    if end_orphans(store, container_id):
+        # It may have published ports and not come to say so: those that lead nowhere are found by their addresses.
+        with store.database.transaction(durable=False) as connection:
+            places = network.endpoints(connection, container_id)
+            network.release(connection, container_id)
+            network.collect(connection, {row.id for row in store.all(connection)})
+            for place, endpoint in places:
+                network.allocate(connection, place, container_id, ipv4=endpoint.ipv4, mac=endpoint.mac)
     remove_tree(str(store.run_directory(container_id)))
 
 
@@ -152,14 +167,14 @@ def _forget(store: ContainerStore, images: ImageStore, container_id: str) -> Non
         store.delete(connection, container_id)
 
 
-def end_orphans(store: ContainerStore, container_id: str) -> None:
-    """Kill what a killed shim left running, and remove its cgroup and published ports."""
+def end_orphans(store: ContainerStore, container_id: str) -> bool:
+    """Kill what a killed shim left running, and remove its cgroup and published ports. Whether there was one."""
     live = records.read(str(store.run_directory(container_id)), records.STATE)
     if live is not None and live.get("ports"):
         unpublish(live["table"], live["ports"])
     cgroup = _cgroup_of(store, container_id)
     if not any(os.path.isdir(directory) for directory in cgroup.directories):
-        return
+        return live is not None
     for _ in range(_CGROUP_TRIES):
         cgroup.kill(SIGKILL)
         try:
@@ -167,6 +182,7 @@ def end_orphans(store: ContainerStore, container_id: str) -> None:
             break
         except OSError:  # EBUSY: those that were killed are not gone yet
             sleep(_CGROUP_PAUSE_S)
+    return live is not None
 
 
 def _cgroup_of(store: ContainerStore, container_id: str) -> Cgroup:
