@@ -382,7 +382,7 @@ def enter_running(entry: Entry, channel: Channel) -> None:
 def become(entry: Entry, identity: users.Identity, channel: Channel, config: "dict[str, Any] | None" = None) -> None:
     """From inside the container's root: take the identity and the rights, and execute the program. Never returns."""
     process = entry.process
-    if b"HOME" not in entry.environment:
+    if not entry.environment.get(b"HOME"):
         entry.environment[b"HOME"] = os.fsencode(identity.home)
     _take_stdio(entry, identity)
     entry.take_scheduling()
@@ -480,7 +480,11 @@ def _take_stdio(entry: Entry, identity: users.Identity) -> None:
         os.dup2(fd, stream)
         # A program that opens /dev/stdout anew, as nginx does, must be allowed to.
         if stat.S_ISFIFO(os.fstat(stream).st_mode):
-            os.fchown(stream, identity.uid, identity.gid)
+            try:
+                os.fchown(stream, identity.uid, identity.gid)
+            except OSError as error:
+                if error.errno not in (EPERM, EINVAL):  # its owner has no id in this user namespace
+                    raise
 
 
 def _enter_working_directory(cwd: str, *, before: bool) -> None:

@@ -252,7 +252,8 @@ class Rootfs:
         finally:
             os.close(directory)
         for device in devices:
-            self._make_given_device(device)
+            if device["path"] != "/dev/ptmx":  # the host's would give the host's terminals: it is a link, always
+                self._make_given_device(device)
 
     def _link(self, directory: int, name: str, target: str) -> None:
         try:
