@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from wherry.errors import ContainerError
 from wherry.options import Options, RunOptions
+from wherry.places import root_directory, run_directory
 
 if TYPE_CHECKING:
     import builtins
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from wherry.container import Container
     from wherry.images import ImageCollection
     from wherry.local import LocalEngine
-
-DEFAULT_ROOT = "/var/lib/wherry"
-DEFAULT_RUN = "/run/wherry"
 
 
 class Client:
@@ -37,10 +35,7 @@ class Client:
         run: str | os.PathLike[str] | None = None,
         mirrors: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        given_root = root or os.environ.get("WHERRY_ROOT")
-        given_run = run or os.environ.get("WHERRY_RUN")
-        self._root = Path(os.path.abspath(given_root or DEFAULT_ROOT))
-        self._run = Path(os.path.abspath(given_run or (self._root / "run" if given_root else DEFAULT_RUN)))
+        self._root, self._run = Path(root_directory(root)), Path(run_directory(run, root))
         self._mirrors = mirrors
         self._made_engine: LocalEngine | None = None
 

@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 
 from wherry.errors import ContainerNotFound, NameInUse
+from wherry.reservation import CONTAINERS, LOCK, is_current
 from wherry_images.database import Database
 from wherry_oci.errors import Conflict, InvalidArgument, Unavailable
 
@@ -42,7 +43,6 @@ MIGRATIONS = (
 )
 
 REMOVED_PREFIX = ".removed-"
-_ID_BYTES = 32
 _POLL_S = 0.002
 
 
@@ -84,7 +84,7 @@ class ContainerStore:
     """The rows and directories of one root. Remembers paths; nothing is open between calls."""
 
     def __init__(self, database: Database, root: Path, run: Path) -> None:
-        self.database, self.directories, self.run = database, root / "containers", run
+        self.database, self.directories, self.run = database, root / CONTAINERS, run
 
     def directory(self, container_id: str) -> Path:
         return self.directories / container_id
@@ -164,34 +164,11 @@ class ContainerStore:
 
     # directories and locks
 
-    def make(self) -> tuple[str, int]:
-        """A new container's id, its directory made and its lock taken: the descriptor is the caller's to close."""
-        os.makedirs(self.directories, 0o700, exist_ok=True)
-        while True:
-            container_id = os.urandom(_ID_BYTES).hex()
-            directory = self.directory(container_id)
-            os.mkdir(directory, 0o700)
-            try:
-                lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except FileNotFoundError:  # a collector took the empty directory for a dead maker's
-                continue
-            flock(lock, LOCK_EX)
-            if self._is_current(directory, lock):
-                return container_id, lock
-            os.close(lock)
-
-    @staticmethod
-    def _is_current(directory: Path, lock: int) -> bool:
-        try:
-            return os.path.samestat(os.stat(directory / "lock"), os.fstat(lock))
-        except FileNotFoundError:
-            return False
-
     def try_lock(self, container_id: str) -> int | None:
         """The lock's descriptor if nobody has it, else None. Raises ContainerNotFound when the directory is gone."""
         directory = self.directory(container_id)
         try:
-            lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(directory / LOCK, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             raise ContainerNotFound(container_id) from None
         try:
@@ -201,7 +178,7 @@ class ContainerStore:
             if error.errno == EWOULDBLOCK:
                 return None
             raise
-        if not self._is_current(directory, lock):
+        if not is_current(directory, lock):
             os.close(lock)
             raise ContainerNotFound(container_id)
         return lock
@@ -224,7 +201,7 @@ class ContainerStore:
     def is_locked(self, container_id: str) -> bool:
         """Whether somebody (its shim, for one) is at work on it."""
         try:
-            lock = os.open(self.directory(container_id) / "lock", os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(self.directory(container_id) / LOCK, os.O_RDWR | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:

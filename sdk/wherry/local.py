@@ -27,12 +27,14 @@ from wherry.errors import (
 )
 from wherry.logreader import LogReader, last
 from wherry.options import Options, health_check, published
+from wherry.reservation import Reservation
 from wherry_images import Image, ImageStore
 from wherry_images.errors import ImageNotFound
 from wherry_oci.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
-from wherry_shim import client as shim
-from wherry_shim import launch, records
+from wherry_shim import client as shims
+from wherry_shim import records
+from wherry_shim.launch import Shim, ShimFailed
 from wherry_shim.logs import LogWriter
 
 if TYPE_CHECKING:
@@ -132,52 +134,70 @@ class LocalEngine:
 
     def create(self, image: str, options: Options) -> Record:
         """A container that is not started. Raises NameInUse and more; nothing of it is left then."""
-        record, lock = self._create(image, options)
-        try:
+        self._prepare()
+        found = self.image(image, options)
+        with self._reserve(options, with_shim=False) as place:
+            record = self._make(place, image, found, options)
             with self._transaction() as connection:
                 self.store.mark_whole(connection, record.id)
-        finally:
-            os.close(lock)
+            place.take()
         return record
 
     def run(
-        self, image: str, options: Options, *, before_start: Callable[[Record], None] = lambda record: None
+        self,
+        image: str,
+        options: Options,
+        *,
+        place: Reservation | None = None,
+        before_start: Callable[[Record], None] = lambda record: None,
     ) -> Record:
-        """A started container. Raises StartFailed and more; nothing of it is left then."""
-        record, lock = self._create(image, options)
-        try:
-            before_start(record)
-            self._start(record, lock)
-        except BaseException:
-            self._discard(record.id)
-            raise
-        finally:
-            os.close(lock)
+        """
+        A started container. Raises StartFailed and more; nothing of it is left then.
+
+        *place*, if it is given, is used up or given up by this.
+        """
+        with ExitStack() as reserved:
+            if place is not None:
+                reserved.enter_context(place)
+            self._prepare()
+            found = self.image(image, options)
+            if place is None or place.cgroup != f"{options.cgroup_parent}/{place.id}":
+                place = reserved.enter_context(self._reserve(options))
+            record = self._make(place, image, found, options)
+            try:
+                before_start(record)
+                self._start(record, place.lock, place.shim)
+            except BaseException:
+                self._discard(record.id)
+                raise
+            place.take()
         return record
 
-    def _create(self, image_name: str, options: Options) -> tuple[Record, int]:
-        """The container's row and files, and its lock, the caller's to close."""
-        self._prepare()
-        image = self.image(image_name, options)
-        program = specification.program_of(options, image.config, image_name)
-        container_id, lock = self.store.make()
+    def _reserve(self, options: Options, *, with_shim: bool = True) -> Reservation:
         try:
-            hostname = self._hostname(options, container_id)
-            directory = self.store.directory(container_id)
-            spec = specification.document(
-                options, program, container_id=container_id, hostname=hostname, directory=str(directory)
-            )
-            record = self._insert(container_id, image_name, image, options, program, hostname)
+            return Reservation(str(self.root), options.cgroup_parent, with_shim=with_shim)
+        except OSError as error:
+            raise Unavailable(f"{error.filename or self.root}: {(error.strerror or str(error)).lower()}") from error
+
+    def _make(self, place: Reservation, image_name: str, image: Image, options: Options) -> Record:
+        """The container's row and files."""
+        program = specification.program_of(options, image.config, image_name)
+        hostname = self._hostname(options, place.id)
+        directory = self.store.directory(place.id)
+        spec = specification.document(
+            options, program, container_id=place.id, hostname=hostname, directory=str(directory)
+        )
+        try:
+            record = self._insert(place.id, image_name, image, options, program, hostname)
             for name in ("rootfs", "log"):
                 os.mkdir(directory / name, 0o700)
             LogWriter(str(directory / "log")).close()  # empty, so that it can be followed from before the start
             (directory / "config.json").write_text(json.dumps(spec), encoding="utf-8", errors="surrogateescape")
             self._write_order(record, options, program, image)
-            return record, lock
         except BaseException:
-            self._discard(container_id)
-            os.close(lock)
+            self._discard(place.id)
             raise
+        return record
 
     @staticmethod
     def _hostname(options: Options, container_id: str) -> str:
@@ -301,19 +321,23 @@ class LocalEngine:
                 (leftover / records.EXIT).unlink(missing_ok=True)
             self._start(record, lock)
 
-    def _start(self, record: Record, lock: int) -> None:
+    def _start(self, record: Record, lock: int, shim: Shim | None = None) -> None:
         directory, run = self.store.directory(record.id), self.store.run_directory(record.id)
-        os.makedirs(run, 0o700, exist_ok=True)
-        with self.database.read() as connection:
-            places = network.endpoints(connection, record.id)
-        for place, _ in places:
-            network.ensure_bridge(place, self.run_directory)
-        cgroup = f"{record.settings['cgroup_parent']}/{record.id}"
+        if shim is None:
+            shim = Shim(str(directory), f"{record.settings['cgroup_parent']}/{record.id}")
         try:
-            launch.launch(str(directory), str(run), lock, cgroup)
-        except launch.ShimFailed as failure:
+            os.makedirs(run, 0o700, exist_ok=True)
+            with self.database.read() as connection:
+                places = network.endpoints(connection, record.id)
+            for place, _ in places:
+                network.ensure_bridge(place, self.run_directory)
+            shim.order(str(run), lock)
+        except ShimFailed as failure:
             recovery.clear_failed_start(self.store, record.id)
             raise start_error(record.name, failure.report) from None
+        except BaseException:
+            shim.dismiss()
+            raise
         with self._transaction() as connection:
             self.store.mark_started(connection, record.id)
 
@@ -327,8 +351,8 @@ class LocalEngine:
         try:
             # What is meant to end it keeps it from being started again.
             stop = stop or number in (SIGKILL, signal_number(record.settings["stop_signal"]))
-            shim.call(str(self.store.run_directory(record.id)), "kill", signal=number, stop=stop)
-        except shim.ShimGone:
+            shims.call(str(self.store.run_directory(record.id)), "kill", signal=number, stop=stop)
+        except shims.ShimGone:
             if states.shim_is_alive(self.store.run_directory(record.id)):
                 raise NotRunning(record.name, "exited", "kill") from None
             recovery.signal_orphan(self.store, record, current, number)
@@ -352,7 +376,7 @@ class LocalEngine:
     def _unfreeze(self, record: Record) -> None:
         """A frozen process takes no signal until it thaws."""
         if self.state(record).status == "paused":
-            shim.call(str(self.store.run_directory(record.id)), "unpause")
+            shims.call(str(self.store.run_directory(record.id)), "unpause")
 
     def wait(
         self, container_id: str, timeout_s: float | None = None, *, gone: bool = False
@@ -366,10 +390,10 @@ class LocalEngine:
         run = self.store.run_directory(container_id)
         try:
             until = {"until": "gone"} if gone else {}
-            return states.ExitRecord.from_json(shim.call(str(run), "wait", timeout_s, **until))
+            return states.ExitRecord.from_json(shims.call(str(run), "wait", timeout_s, **until))
         except TimeoutError:
             return None
-        except shim.ShimGone:
+        except shims.ShimGone:
             return self._wait_without_shim(container_id, timeout_s)
 
     def _wait_without_shim(self, container_id: str, timeout_s: float | None) -> states.ExitRecord | None:
@@ -401,10 +425,10 @@ class LocalEngine:
         if current.alive and current.health is None:
             raise InvalidArgument(f"container {record.name} has no health check: give it healthcheck=")
         try:
-            answer = shim.call(str(self.store.run_directory(record.id)), "wait", timeout_s, until="healthy")
+            answer = shims.call(str(self.store.run_directory(record.id)), "wait", timeout_s, until="healthy")
         except TimeoutError:
             raise TimeoutError(f"container {record.name} is not healthy after {timeout_s} s") from None
-        except shim.ShimGone:
+        except shims.ShimGone:
             answer = {}
         status = str(answer.get("health") or "exited")
         if status == "healthy":
@@ -447,8 +471,8 @@ class LocalEngine:
         """Freeze or thaw all its processes. Raises NotRunning, or Conflict when that is so already."""
         record = self.record(name)
         try:
-            shim.call(str(self.store.run_directory(record.id)), "pause" if paused else "unpause")
-        except shim.ShimGone:
+            shims.call(str(self.store.run_directory(record.id)), "pause" if paused else "unpause")
+        except shims.ShimGone:
             raise NotRunning(record.name, self.state(record).status, "pause" if paused else "unpause") from None
 
     def written(self, name: str) -> tuple[Record, Image | None]:
@@ -579,10 +603,10 @@ class LocalEngine:
         """The descriptor of a new socket in a container's network. Raises NotRunning."""
         record = self.record(name)
         try:
-            return shim.call_for_descriptor(
+            return shims.call_for_descriptor(
                 str(self.store.run_directory(record.id)), "socket", family=int(family), type=int(kind)
             )
-        except shim.ShimGone:
+        except shims.ShimGone:
             raise NotRunning(record.name, self.state(record).status, "connect to") from None
 
     def processes(self, name: str) -> list[int]:
@@ -603,15 +627,15 @@ class LocalEngine:
                     taken.append(unused.name)
         return taken
 
-    def converse(self, record: Record, op: str, **request: Any) -> tuple[shim.Conversation, dict[str, Any]]:
+    def converse(self, record: Record, op: str, **request: Any) -> tuple[shims.Conversation, dict[str, Any]]:
         """A conversation with its shim, and the first answer. Raises NotRunning."""
         try:
-            conversation = shim.Conversation(str(self.store.run_directory(record.id)), op, **request)
-        except shim.ShimGone:
+            conversation = shims.Conversation(str(self.store.run_directory(record.id)), op, **request)
+        except shims.ShimGone:
             raise NotRunning(record.name, self.state(record).status, op) from None
         try:
             return conversation, conversation.answer()
-        except shim.ShimGone:
+        except shims.ShimGone:
             conversation.close()
             raise NotRunning(record.name, self.state(record).status, op) from None
         except BaseException:

@@ -1,22 +1,23 @@
-"""Starting a shim, from inside the user's process: no fork of it, no thread, nothing inherited but two descriptors."""
+"""Starting a shim, from inside the user's process: no fork of it, no thread, nothing inherited but one descriptor."""
 
 import os
 import sys
 
 from wherry_oci.errors import Unavailable
 from wherry_oci.linux import mount as m
-from wherry_oci.runtime import quickjson
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
-from wherry_shim.main import LOCK, REPORT
+from wherry_oci.runtime.channel import Channel
+from wherry_shim.main import LINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 _BOOTSTRAP = "import sys;sys.path[:0]=sys.argv[3:];from wherry_shim.main import main;main()"
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 # SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM, SIGCHLD: whatever the starter has done with them
 _RESET_SIGNALS = (1, 2, 3, 13, 15, 17)
-_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_OUT_OF_THE_WAY = 10  # descriptors up from here are none that the shim gets
 
 
 class ShimFailed(Unavailable):
@@ -27,68 +28,84 @@ class ShimFailed(Unavailable):
         self.report = report
 
 
-def launch(directory: str, run_directory: str, lock: int, cgroup: str) -> "dict[str, Any]":
+class Shim:
     """
-    Start the shim of the container in *directory* and wait until the container runs; returns its state.
+    A shim that starts and then waits for its order. Between the two the caller can do something else.
 
-    *lock* is the descriptor of the container's lock, which the shim inherits and so holds from the first moment, with
-    no gap even if the caller is killed. Raises ShimFailed, with nothing left of container or shim.
+    Ended by `order` or by `dismiss`; when its maker is killed before either, it goes by itself.
     """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
+
+    def __init__(self, directory: str, cgroup: str) -> None:
+        """Of the container in *directory*, whose *cgroup* it enters while it waits. Raises OSError."""
+        ours, its = Channel.pair()
         try:
-            pid = _spawn(directory, run_directory, lock, writer)
+            self._pid = _spawn(directory, cgroup, its.fileno())
+        except BaseException:
+            ours.close()
+            raise
         finally:
-            os.close(writer)
-        prejoin(cgroup, pid)
-        _reap(pid)
-        report = _read_report(reader)
-    finally:
-        os.close(reader)
-    if not report.get("ok"):
-        raise ShimFailed(report)
-    state: dict[str, Any] = report["state"]
-    return state
+            its.close()
+        self._line = ours
+
+    def order(self, run_directory: str, lock: int) -> None:
+        """
+        Have it bring its container to life, and wait until that runs; its live files go into *run_directory*.
+
+        *lock* is the descriptor of the container's lock: from the order on the shim holds it, with no gap even if the
+        caller is killed. Raises ShimFailed, with nothing left of container or shim.
+        """
+        _reap(self._pid)
+        try:
+            self._line.send({"run": run_directory}, [lock])
+            answer = self._line.receive()
+        except BrokenPipeError:
+            answer = None
+        finally:
+            self._line.close()
+        if answer is None:
+            raise ShimFailed({"kind": "system", "message": "the shim ended before its container ran, without a word"})
+        if not answer[0].get("ok"):
+            raise ShimFailed(answer[0])
+
+    def dismiss(self) -> None:
+        """Nothing is wanted of it."""
+        self._line.close()
+        _reap(self._pid)
 
 
-def _spawn(directory: str, run_directory: str, lock: int, report: int) -> int:
+def _spawn(directory: str, cgroup: str, line: int) -> int:
     interpreter = os.path.realpath(sys.executable)
-    roots = [os.path.dirname(os.path.dirname(os.path.abspath(str(module.__file__)))) for module in _packages()]
-    arguments = [interpreter, "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP, directory, run_directory, *roots]
+    arguments = [interpreter, "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP, directory, cgroup, *_roots()]
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     image = _read_only_image(interpreter)
-    # Descriptors are moved out of the way first: one of them may be 3 or 4 itself.
-    high = [_above(fd) for fd in (null, lock, report)]
-    actions = [
-        (os.POSIX_SPAWN_DUP2, high[0], 0),
-        (os.POSIX_SPAWN_DUP2, high[0], 1),
-        (os.POSIX_SPAWN_DUP2, high[0], 2),
-        (os.POSIX_SPAWN_DUP2, high[1], LOCK),
-        (os.POSIX_SPAWN_DUP2, high[2], REPORT),
-    ]
+    # Descriptors are moved out of the way first: one of them may be 3 itself.
+    high_null, high_line = _above(null), _above(line)
+    actions = [(os.POSIX_SPAWN_DUP2, high_null, stream) for stream in (0, 1, 2)]
+    actions.append((os.POSIX_SPAWN_DUP2, high_line, LINE))
     try:
         path = interpreter if image is None else f"/proc/self/fd/{image}"
         return os.posix_spawn(
             path, arguments, _ENVIRONMENT, file_actions=actions, setsigmask=[], setsigdef=_RESET_SIGNALS
         )
     finally:
-        for fd in (null, *high):
+        for fd in (null, high_null, high_line):
             os.close(fd)
         if image is not None:
             os.close(image)
 
 
-def _packages() -> "list[Any]":
+def _roots() -> list[str]:
+    """Where the packages are that a shim imports."""
     import wherry_oci
     import wherry_shim
 
-    return [wherry_shim, wherry_oci]
+    return [os.path.dirname(os.path.dirname(os.path.abspath(str(p.__file__)))) for p in (wherry_shim, wherry_oci)]
 
 
 def _above(fd: int) -> int:
     from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-    copy: int = fcntl(fd, F_DUPFD_CLOEXEC, 10)
+    copy: int = fcntl(fd, F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
     return copy
 
 
@@ -106,29 +123,9 @@ def _read_only_image(interpreter: str) -> int | None:
         return None
     try:
         m.mount_setattr(image, "", m.AT_EMPTY_PATH, set_attributes=m.MOUNT_ATTR_RDONLY)
-    except BaseException:
-        os.close(image)
-        raise
-    # The descriptor must stay above those that the shim gets.
-    try:
         return _above(image)
     finally:
         os.close(image)
-
-
-def prejoin(cgroup: str, pid: int) -> None:
-    """
-    Begin to move the new shim into the container's cgroup while its interpreter still starts.
-
-    The kernel's first such move waits for an RCU grace period, which so costs nothing. The shim does the same itself:
-    whatever fails here is its to report.
-    """
-    try:
-        group = Cgroup(cgroup, Hierarchies.find())
-        group.create()
-        group.add(pid)
-    except OSError:
-        return
 
 
 def _reap(pid: int) -> None:
@@ -139,12 +136,9 @@ def _reap(pid: int) -> None:
         return
 
 
-def _read_report(reader: int) -> "dict[str, Any]":
-    said = b""
-    while not said.endswith(b"\n"):
-        piece = os.read(reader, 1 << 16)
-        if not piece:
-            return {"kind": "system", "message": "the shim ended before its container ran, without a word"}
-        said += piece
-    report: dict[str, Any] = quickjson.loads(said)
-    return report
+def remove_cgroup(cgroup: str) -> None:
+    """What a shim that was killed while it waited left of its container's cgroup; one that is in use is left alone."""
+    try:
+        Cgroup(cgroup, Hierarchies.find()).remove()
+    except OSError:
+        return

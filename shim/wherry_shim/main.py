@@ -1,19 +1,21 @@
 """
-A shim's first steps: `python -I -S -c … CONTAINER_DIRECTORY RUN_DIRECTORY`, as `wherry_shim.launch` starts it.
+A shim's first steps: `python -I -S -c … DIRECTORY CGROUP`, the container's, as `wherry_shim.launch` starts it.
 
-Descriptor 3 is the container's lock, held for as long as the shim lives; 4 takes the report to whoever started it:
-one line of JSON, `{"ok": true, "state": …}` or `{"ok": false, …}`.
+Descriptor 3 is the line to whoever started it, on which it waits for its order: one message, `{"run": …}`, with the
+descriptor of the container's lock beside it, which it holds for as long as it lives. The answer is `{"ok": true}` once
+the container runs, or `{"ok": false, …}`. When the line is closed before an order has come, nothing was wanted of it.
 """
 
 import gc
 import os
 import sys
+from _socket import socket
 
 from wherry_oci.linux import process as p
-from wherry_oci.runtime import quickjson
+from wherry_oci.runtime.channel import Channel
 
-LOCK, REPORT = 3, 4
-_FIRST_UNNEEDED = 5
+LINE = 3
+_FIRST_UNNEEDED = 4
 _LARGEST_DESCRIPTOR = 1 << 20
 _FAILED = 1
 
@@ -21,11 +23,10 @@ _FAILED = 1
 def main() -> None:
     """The whole life of a shim."""
     _detach()
-    directory, run_directory = sys.argv[1:3]
     gc.disable()  # a start makes no garbage worth a search, and a search writes to pages shared with the child
     status = _FAILED
     try:
-        status = _supervise(directory, run_directory)
+        status = _serve(Channel(socket(fileno=LINE)), *sys.argv[1:3])
     finally:
         os._exit(status)  # nothing is left to be done, and an interpreter's own end costs 2 ms
 
@@ -38,28 +39,44 @@ def _detach() -> None:
     os.chdir("/")
     os.umask(0o077)
     os.closerange(_FIRST_UNNEEDED, _LARGEST_DESCRIPTOR)
-    for fd in (LOCK, REPORT):
-        os.set_inheritable(fd, False)
+    os.set_inheritable(LINE, False)
     p.set_child_subreaper()
     p.set_name(b"wherry-shim")
 
 
-def _supervise(directory: str, run_directory: str) -> int:
+def _serve(line: Channel, directory: str, cgroup: str) -> int:
     try:
-        from wherry_shim.supervisor import Supervisor, report_of
+        from wherry_shim.supervisor import Supervisor, enter_cgroup, leave_cgroup
     except BaseException as error:
-        _report({"ok": False, "kind": "system", "message": str(error), "text": f"{type(error).__name__}: {error}"})
+        line.receive()
+        text = f"{type(error).__name__}: {error}"
+        _report(line, {"ok": False, "kind": "system", "message": text, "text": text})
         raise
+    enter_cgroup(cgroup)
+    if not line.has_message():
+        from wherry_shim import network  # noqa: F401 # most containers need it, and there is time now
+    order = line.receive()
+    if order is None:
+        leave_cgroup(cgroup)
+        return 0
+    return _supervise(line, Supervisor, directory, order[0]["run"])
+
+
+def _supervise(line: Channel, make: "type[Supervisor]", directory: str, run_directory: str) -> int:
+    from wherry_oci.runtime import quickjson
+
     try:
         with open(f"{directory}/shim.json", "rb") as file:
-            supervisor = Supervisor(quickjson.loads(file.read()))
-        state = supervisor.start()
+            supervisor = make(quickjson.loads(file.read()))
+        supervisor.start()
     except BaseException as error:
-        _report({"ok": False, **report_of(error)})
+        from wherry_shim.supervisor import report_of
+
+        _report(line, {"ok": False, **report_of(error)})
         _note(run_directory, error)
         return _FAILED
-    _report({"ok": True, "state": state})
-    os.close(REPORT)
+    _report(line, {"ok": True})
+    line.close()
     gc.freeze()
     gc.enable()
     try:
@@ -70,10 +87,10 @@ def _supervise(directory: str, run_directory: str) -> int:
     return 0
 
 
-def _report(message: "dict[str, object]") -> None:
+def _report(line: Channel, message: "dict[str, object]") -> None:
     try:
-        os.write(REPORT, quickjson.dumps(message).encode("utf-8", "surrogateescape") + b"\n")
-    except BrokenPipeError:  # the starter was killed: the container is what it wanted all the same
+        line.send(message)
+    except OSError:  # the starter was killed: the container is what it wanted all the same
         pass
 
 
@@ -90,3 +107,8 @@ def _note(run_directory: str, error: BaseException) -> None:
             traceback.print_exception(error, file=file)
     except OSError:
         pass
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wherry_shim.supervisor import Supervisor

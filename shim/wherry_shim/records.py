@@ -89,7 +89,7 @@ def start_time(pid: int) -> int | None:
     """When process *pid* began, in clock ticks since boot (proc_pid_stat(5), field 22); None when there is none."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone, or just going
         return None
     try:
         text = os.read(fd, 4096)

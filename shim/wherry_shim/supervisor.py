@@ -192,23 +192,22 @@ class Supervisor:
 
     def _join_cgroup(self) -> None:
         """
-        The shim itself enters the container's group, has its child there, and leaves.
+        The shim itself is in the container's group, has its child there, and leaves.
 
-        A move of a process waits for an RCU grace period, a birth does not; and whoever started the shim has begun to
-        move it (`launch.prejoin`) while its interpreter was still starting.
+        A move of a process waits for an RCU grace period, a birth does not; so the shim has entered it (`enter_cgroup`)
+        while it waited for its order.
         """
         try:
             self.cgroup.create()
-            self.cgroup.add(os.getpid())
+            if not _is_in(self.cgroup):
+                self.cgroup.add(os.getpid())
         except OSError as error:
             raise RuntimeFailure.from_os_error("join cgroup", error) from None
         self.cgroup.apply((self._config.get("linux") or {}).get("resources") or {})
 
     def _leave_cgroup(self) -> None:
         """Out of the container's limits, and out of whatever the starter lived in."""
-        shims = Cgroup(_SHIMS_GROUP, self.cgroup.hierarchies)
-        shims.create()
-        shims.add(os.getpid())
+        _enter_group_of_shims(self.cgroup.hierarchies)
 
     def _attach_network(self) -> None:
         plan = self._order.get("network")
@@ -484,6 +483,43 @@ class Supervisor:
             "table": self._attachment.table if self._attachment is not None else "",
         }
         records.write(self._run, records.STATE, self._state)
+
+
+def enter_cgroup(path: str) -> None:
+    """Be in the container's group by the time it is needed; what fails here is tried again, and reported, then."""
+    try:
+        group = Cgroup(path, Hierarchies.find())
+        group.create()
+        group.add(os.getpid())
+    except OSError:
+        return
+
+
+def leave_cgroup(path: str) -> None:
+    """Nothing was wanted of this shim: leave the group, and remove it."""
+    try:
+        group = Cgroup(path, Hierarchies.find())
+        _enter_group_of_shims(group.hierarchies)
+        group.remove()
+    except OSError:
+        return
+
+
+def _is_in(cgroup: Cgroup) -> bool:
+    """Whether this process is in the group in every hierarchy (cgroups(7), "/proc/pid/cgroup")."""
+    lines = _read_bytes("/proc/self/cgroup").decode("utf-8", "surrogateescape").splitlines()
+    where = {}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        where.update(dict.fromkeys(controllers.split(","), path))
+    names = [*cgroup.hierarchies.v1, *([""] if cgroup.hierarchies.unified is not None else [])]
+    return all(where.get(name) == cgroup.path for name in names)
+
+
+def _enter_group_of_shims(hierarchies: Hierarchies) -> None:
+    shims = Cgroup(_SHIMS_GROUP, hierarchies)
+    shims.create()
+    shims.add(os.getpid())
 
 
 def _exit_code(status: int) -> int:

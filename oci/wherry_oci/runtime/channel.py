@@ -12,6 +12,7 @@ from _socket import (
     socket,
     socketpair,
 )
+from select import POLLIN, poll
 
 from wherry_oci.runtime import quickjson
 
@@ -76,6 +77,12 @@ class Channel:
             self._end.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, rights)])
         else:
             self._end.send(data)
+
+    def has_message(self) -> bool:
+        """Whether `receive` would not wait."""
+        waiting = poll()
+        waiting.register(self._end.fileno(), POLLIN)
+        return bool(waiting.poll(0))
 
     def receive(self) -> "tuple[dict[str, Any], list[int]] | None":
         """The next message and its descriptors, or None when the other end is closed. Raises OSError."""

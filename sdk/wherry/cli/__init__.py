@@ -1,9 +1,45 @@
-"""The `wherry` command: docker's verbs, flags and columns, by this process alone."""
+"""
+The `wherry` command: docker's verbs, flags and columns, by this process alone.
+
+`wherry run` reserves its container's place, shim included, before the rest of the command is imported: the shim's
+interpreter starts beside ours, on another processor.
+"""
 
 import gc
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from wherry.reservation import Reservation
 
 gc.set_threshold(100_000)  # a command makes little garbage, and searching its imports for some costs 5 ms
 
-from wherry.cli.main import main  # noqa: E402
+
+def main() -> "NoReturn":
+    """Run the command line."""
+    place = _reserve(sys.argv[1:])
+    from wherry.cli.main import run
+
+    code = run(place)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # an interpreter's own end costs 5 ms, and nothing is left for it to do
+
+
+def _reserve(arguments: list[str]) -> "Reservation | None":
+    """For `wherry run …` in its plainest form; whatever fails here fails again, with words, where it is looked at."""
+    if arguments[:1] != ["run"] or len(arguments) < 2 or "--help" in arguments or os.geteuid() != 0:
+        return None
+    from wherry.places import root_directory
+    from wherry.reservation import Reservation
+
+    try:
+        return Reservation(root_directory())
+    except OSError:
+        return None
+
 
 __all__ = ["main"]

@@ -9,9 +9,11 @@ import click
 
 from wherry.client import Client
 from wherry.errors import ExecutableNotFound, ExecutableNotRunnable, WherryError
+from wherry.reservation import Reservation
 
 FAILED, NOT_RUNNABLE, NOT_FOUND = 125, 126, 127
 _INTERRUPTED = 130
+PLACE = "wherry.place"  # in a context's meta: the Reservation, or None
 
 # verb: (module, one line for --help)
 _VERBS = {
@@ -120,6 +122,7 @@ class _Verbs(click.Group):
 @click.pass_context
 def _command(context: click.Context, root: str | None, run_directory: str | None) -> None:
     """Containers without a daemon."""
+    context.meta[PLACE] = context.obj
     context.obj = Client(root=root, run=run_directory)
 
 
@@ -127,28 +130,33 @@ for _name, _verbs in _GROUPS.items():
     _command.add_command(_Verbs(_name, verbs=_verbs, help=_GROUP_LINES[_name]))
 
 
-def main() -> None:
+def run(place: Reservation | None) -> int:
     """
-    Run the command line. Exit codes are docker's: 125 when wherry itself fails to run a container, 126 and 127 when its
-    program cannot be executed or is not there, else the program's own.
+    Run the command line and return its exit code. *place* is for `run`, and given up if that does not use it.
+
+    Exit codes are docker's: 125 when wherry itself fails to run a container, 126 and 127 when its program cannot be
+    executed or is not there, else the program's own.
     """
     verb = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     try:
-        result = _command.main(standalone_mode=False)
+        result = _command.main(standalone_mode=False, obj=place)
     except click.ClickException as error:
         error.show()
-        sys.exit(FAILED if verb in ("run", "create") else error.exit_code)
+        return FAILED if verb in ("run", "create") else error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(_INTERRUPTED)
+        return _INTERRUPTED
     except BrokenPipeError:
         os._exit(1)  # nobody reads our output any more, and flushing it at exit would say so again
     except WherryError as error:
         click.echo(f"wherry: {error}", err=True)
-        sys.exit(_exit_code(verb, error))
+        return _exit_code(verb, error)
     except OSError as error:
         click.echo(f"wherry: {error}", err=True)
-        sys.exit(FAILED if verb in ("run", "create", "exec") else 1)
-    sys.exit(result if isinstance(result, int) else 0)
+        return FAILED if verb in ("run", "create", "exec") else 1
+    finally:
+        if place is not None:
+            place.give_up()
+    return result if isinstance(result, int) else 0
 
 
 def _exit_code(verb: str, error: WherryError) -> int:

@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from wherry.cli.main import PLACE
 from wherry.client import Client
 from wherry.containerstore import Record
 from wherry.logreader import LogReader
 from wherry.options import Options
+from wherry.reservation import Reservation
 
 _PASS_ON = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 
@@ -166,11 +168,17 @@ def run_command(
     if options.tty and not detach and options.stdin_open and not os.isatty(0):
         raise click.UsageError("the input device is not a TTY")
     if detach:
-        record = client._engine.run(image, options)
+        record = client._engine.run(image, options, place=_place())
         _write_id(cidfile, record)
         click.echo(record.id)
         return 0
     return _foreground(client, image, options, cidfile)
+
+
+def _place() -> Reservation | None:
+    """What was reserved when the command began."""
+    found: Reservation | None = click.get_current_context().meta.get(PLACE)
+    return found
 
 
 def _write_id(path: str | None, record: Record) -> None:
@@ -185,6 +193,7 @@ def _foreground(client: Client, image: str, options: Options, cidfile: str | Non
         record = engine.run(
             image,
             options,
+            place=_place(),
             # opened before the start: a container that removes itself may be gone when run returns
             before_start=lambda record: readers.append(opened.enter_context(LogReader(engine.log_directory(record)))),
         )
