@@ -33,9 +33,11 @@ def _leaves_nothing(world: World) -> Iterator[None]:
     assert leftovers.settled(lambda: leftovers.containers(world.run)) == []
 
 
-def test_an_unknown_image_names_itself_and_its_registry(client: Client) -> None:
-    """docker.io's mirror was asked, and does not have it."""
-    with pytest.raises(ManifestUnknown, match="no-such-image"):
+def test_an_unknown_image_names_itself_and_its_registry(client: Client, world: World) -> None:
+    """The registry was asked, and does not have it; a mirror that does not have it is named beside the registry."""
+    with pytest.raises(ManifestUnknown, match=f"{world.registry.address}.*no-such-image"):
+        client.run(f"{world.registry.address}/no-such-image")
+    with pytest.raises(RegistryUnreachable, match=rf"(?s)docker\.io.*no-such-image.*{world.registry.address}.*unknown"):
         client.run("no-such-image")
 
 
@@ -118,21 +120,17 @@ def test_a_user_that_the_image_does_not_know(client: Client) -> None:
 
 def test_a_user_without_rights_is_told_what_to_do(world: World) -> None:
     """Before anything is made."""
-    world.path.chmod(0o755)
-    done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *_script("Client().run('busybox')")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = """
+import os
+import wherry.local  # by root: the sources may lie where others cannot read them
+from wherry import Client
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+Client().run("busybox")
+"""
+    done = world.python(script, check=False)
     assert "PermissionDenied: wherry was called by user 65534, and containers need root here" in done.stderr
     assert not world.root.exists()
-
-
-def _script(line: str) -> list[str]:
-    import sys
-
-    return [sys.executable, "-c", f"from wherry import Client\n{line}"]
 
 
 def test_a_full_disk_during_a_pull_is_told_and_leaves_nothing(world: World) -> None:
@@ -143,7 +141,7 @@ def test_a_full_disk_during_a_pull_is_told_and_leaves_nothing(world: World) -> N
     try:
         with Client() as client:
             before = _used(world.root)
-            with pytest.raises(NoSpace, match=str(world.root)):
+            with pytest.raises(NoSpace, match="no space left"):
                 client.run("nginx")
             assert client.images.list() == []
             assert _used(world.root) < before + (2 << 20)

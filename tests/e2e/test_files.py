@@ -121,7 +121,7 @@ def test_a_link_that_is_exchanged_while_files_are_copied_leads_nowhere(client: C
     """The race of CVE-2018-15664, 1,000 times each way."""
     (tmp_path / "file").write_text("the host's")
     script = f"mkdir -p /w/d; echo mine > /w/d/file; cd /w; while :; do mv d e; ln -s {tmp_path} d; rm d; mv e d; done"
-    seen = set()
+    seen: set[bytes] = set()
     with (
         client.run("busybox", ["sh", "-c", script], network="none") as attacker,
         attacker._engine.rootfs(attacker.id) as root,
