@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
 from urllib3.exceptions import HTTPError
@@ -17,6 +17,7 @@ from wherry_oci.spec.manifest import Descriptor
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
+_WRITE_BACK = 8 << 20  # bytes
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -47,7 +48,7 @@ class Download:
         self._hash = hasher(descriptor.digest)
         self._file = os.open(content.partial_path(descriptor.digest), _WRITE, 0o600)
         self._kept = os.fstat(self._file).st_size  # bytes of an earlier try
-        self._position = 0
+        self._position = self._written_back = 0
         self._exchange: AbstractContextManager[tuple[BaseHTTPResponse, int]] | None = None
         self._response: BaseHTTPResponse | None = None
         self._skip = 0  # bytes of the response that are known already
@@ -74,6 +75,7 @@ class Download:
             if piece:
                 with no_space(self._content.partial_path(self._descriptor.digest), f"blob {self._descriptor.digest}"):
                     _write_all(self._file, piece, self._position)
+                self._write_back(self._position + len(piece))
         if not piece:
             self._verify()
             return b""
@@ -84,6 +86,13 @@ class Download:
         if self._progress is not None:
             self._progress(self._position)
         return piece
+
+    def _write_back(self, end: int) -> None:
+        """Let the disk begin with what has come, instead of with all of it at the end; nobody reads it soon."""
+        if end - self._written_back >= _WRITE_BACK:
+            with suppress(OSError):
+                os.posix_fadvise(self._file, self._written_back, end - self._written_back, os.POSIX_FADV_DONTNEED)
+            self._written_back = end
 
     def drain(self) -> None:
         """Fetch what is left."""

@@ -28,6 +28,7 @@ _WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORIES = 64
 _MAX_PATH = 4095  # PATH_MAX without its NUL: nobody could name what lies deeper
 _MAX_TIME = (1 << 62) * 1_000_000_000  # ns
+_WRITE_BACK = 256 << 10  # bytes of a file that the disk may begin with at once, instead of all files at the end
 _MAX_LINKS = 40  # as the kernel's own limit
 
 # Labels of the host's policy, and attributes of network file systems: they mean nothing on another machine.
@@ -195,6 +196,8 @@ class _Layer:
                 self._set_xattrs(descriptor, entry.xattrs)
             time = _clamped(entry.mtime)
             os.utime(descriptor, ns=(time, time))
+            if entry.stored >= _WRITE_BACK:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
 
