@@ -163,6 +163,8 @@ class LocalEngine:
             found = self.image(image, options)
             if place is None or place.cgroup != f"{options.cgroup_parent}/{place.id}":
                 place = reserved.enter_context(self._reserve(options))
+                if place.shim is not None:
+                    place.shim.move()
             record = self._make(place, image, found, options)
             try:
                 before_start(record)
@@ -325,6 +327,7 @@ class LocalEngine:
         directory, run = self.store.directory(record.id), self.store.run_directory(record.id)
         if shim is None:
             shim = Shim(str(directory), f"{record.settings['cgroup_parent']}/{record.id}")
+            shim.move()
         try:
             os.makedirs(run, 0o700, exist_ok=True)
             with self.database.read() as connection:

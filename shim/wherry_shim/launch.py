@@ -46,6 +46,21 @@ class Shim:
         finally:
             its.close()
         self._line = ours
+        self._cgroup = cgroup
+
+    def move(self) -> None:
+        """
+        Begin to move it into the cgroup while its interpreter still starts.
+
+        The kernel's first such move waits for an RCU grace period, here and not in the shim's own way. The shim moves
+        itself as well: whatever fails here is its to report.
+        """
+        try:
+            group = Cgroup(self._cgroup, Hierarchies.find())
+            group.create()
+            group.add(self._pid)
+        except OSError:
+            return
 
     def order(self, run_directory: str, lock: int) -> None:
         """
