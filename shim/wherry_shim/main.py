@@ -46,7 +46,7 @@ def _detach() -> None:
 
 def _serve(line: Channel, directory: str, cgroup: str) -> int:
     try:
-        from wherry_shim.supervisor import Supervisor, enter_cgroup, leave_cgroup
+        from wherry_shim.supervisor import Supervisor, enter_cgroup, leave_cgroup, stay_ready
     except BaseException as error:
         line.receive()
         text = f"{type(error).__name__}: {error}"
@@ -55,6 +55,7 @@ def _serve(line: Channel, directory: str, cgroup: str) -> int:
     enter_cgroup(cgroup)
     if not line.has_message():
         from wherry_shim import network  # noqa: F401 # most containers need it, and there is time now
+    stay_ready(cgroup, line)
     order = line.receive()
     if order is None:
         leave_cgroup(cgroup)

@@ -14,6 +14,7 @@ from wherry_oci.linux import namespaces as ns
 from wherry_oci.linux.process import SECCOMP_FILTER_FLAG_SPEC_ALLOW
 from wherry_oci.runtime import container, quickjson
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
+from wherry_oci.runtime.channel import Channel
 from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
 from wherry_oci.runtime.init import Entry
 from wherry_shim import records
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _SHIMS_GROUP = "/wherry/shims"
 _SIGKILL = 9
+_READY_ROUNDS, _READY_PAUSE_MS = 100, 3
 _REMOVE_TRIES = 100
 _REMOVE_PAUSE_S = 0.02
 
@@ -132,7 +134,7 @@ class Supervisor:
             rootfs_mounts=self._order["rootfs"],
             cgroup=self.cgroup,
             born_in_cgroup=True,
-            on_born=self._leave_cgroup,
+            on_born=self._confine,
         )
         if process.terminal is not None:
             self.streams.use_terminal(process.terminal)
@@ -203,10 +205,14 @@ class Supervisor:
                 self.cgroup.add(os.getpid())
         except OSError as error:
             raise RuntimeFailure.from_os_error("join cgroup", error) from None
+
+    def _confine(self) -> None:
+        """The child is born, and waits: leave its group to it, then set the limits, which are not for the shim."""
+        self._leave_cgroup()
         self.cgroup.apply((self._config.get("linux") or {}).get("resources") or {})
 
     def _leave_cgroup(self) -> None:
-        """Out of the container's limits, and out of whatever the starter lived in."""
+        """Out of the container's group, and out of whatever the starter lived in."""
         _enter_group_of_shims(self.cgroup.hierarchies)
 
     def _attach_network(self) -> None:
@@ -491,6 +497,23 @@ def enter_cgroup(path: str) -> None:
         group = Cgroup(path, Hierarchies.find())
         group.create()
         group.add(os.getpid())
+    except OSError:
+        return
+
+
+def stay_ready(path: str, line: Channel) -> None:
+    """
+    Wait for the order for a while, so that leaving the group does not wait for an RCU grace period then.
+
+    The kernel lets moves follow each other at no cost, but each must come before the last one's grace period is over
+    (some milliseconds): so this process moves to where it is, again and again, until the order is there.
+    """
+    group = Cgroup(path, Hierarchies.find())
+    try:
+        for _ in range(_READY_ROUNDS):
+            if line.has_message(_READY_PAUSE_MS):
+                return
+            group.stay(os.getpid())
     except OSError:
         return
 

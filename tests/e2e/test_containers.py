@@ -265,6 +265,11 @@ def test_limits_hold(client: Client) -> None:
         assert "can't fork" in crowd.logs()
 
 
+def test_a_limit_of_one_process_is_one_process(client: Client) -> None:
+    """The shim does not count."""
+    assert client.check_output("busybox", "echo alone", network="none", pids_limit=1) == b"alone\n"
+
+
 def test_capabilities_are_dockers_and_can_be_changed(client: Client) -> None:
     """The default set, with one dropped, one added, none, and all that there are."""
 

@@ -200,6 +200,10 @@ class Cgroup:
         for directory in self.directories:
             _write(f"{directory}/{_PIDS_OF_A_GROUP}", str(pid))
 
+    def stay(self, pid: int) -> None:
+        """Move *pid*, which is in it, to where it is: later moves are free for some milliseconds more."""
+        _write(f"{self.directories[0]}/{_PIDS_OF_A_GROUP}", str(pid))
+
     def pids(self) -> list[int]:
         """The processes in it; empty when it is gone."""
         for directory in self.directories:

@@ -78,11 +78,11 @@ class Channel:
         else:
             self._end.send(data)
 
-    def has_message(self) -> bool:
-        """Whether `receive` would not wait."""
+    def has_message(self, within_ms: int = 0) -> bool:
+        """Whether `receive` will not wait longer than *within_ms*."""
         waiting = poll()
         waiting.register(self._end.fileno(), POLLIN)
-        return bool(waiting.poll(0))
+        return bool(waiting.poll(within_ms))
 
     def receive(self) -> "tuple[dict[str, Any], list[int]] | None":
         """The next message and its descriptors, or None when the other end is closed. Raises OSError."""
