@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from wherry_images.errors import NoSpace
 from wherry_oci.errors import Conflict, Unavailable, Unsupported
 
 _IDLE = 4  # connections kept for the next caller
@@ -121,7 +122,7 @@ class Database:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise Unavailable(f"{self.path} is kept locked by others: {error}") from error
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-                raise Unavailable(f"no space left for {self.path}: make room") from error
+                raise NoSpace(self.path, "the database") from error
             raise
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.IntegrityError):

@@ -834,8 +834,8 @@ def test_a_small_file_system_that_is_full(puller: Puller, tmp_path: Path) -> Non
     mount = tmp_path / "small"
     mount.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], check=True)
+    store = ImageStore(mount / "root", registries=IMPATIENT)
     try:
-        store = ImageStore(mount / "root", registries=IMPATIENT)
         puller.registry.push(
             "app", "latest", image(layer(entry("f", data=noise(300_000))), layer(entry("g", data=noise(700_000, 2))))
         )
@@ -845,8 +845,8 @@ def test_a_small_file_system_that_is_full(puller: Puller, tmp_path: Path) -> Non
         subprocess.run(["mount", "-o", "remount,size=20m", str(mount)], check=True)
         store.pull(puller.name())
         assert store.check(content=True) == []
-        store.close()
     finally:
+        store.close()
         subprocess.run(["umount", str(mount)], check=True)
 
 
