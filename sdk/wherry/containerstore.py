@@ -22,7 +22,7 @@ import attrs
 from wherry.errors import ContainerNotFound, NameInUse
 from wherry.reservation import CONTAINERS, LOCK, is_current
 from wherry_images.database import Database
-from wherry_oci.errors import Conflict, InvalidArgument, Unavailable
+from wherry_oci.errors import Conflict, InvalidArgument
 
 COMPONENT = "containers"
 MIGRATIONS = (
@@ -211,8 +211,3 @@ class ContainerStore:
         finally:
             os.close(lock)
         return False
-
-
-def unavailable(root: Path, error: OSError) -> Unavailable:
-    """*error* in the root directory, said so that it can be mended."""
-    return Unavailable(f"{error.filename or root}: {(error.strerror or str(error)).lower()}")

@@ -100,6 +100,14 @@ class UserNotFound(StartFailed, NotFound):
     """The user or group is not in the image's /etc/passwd or /etc/group."""
 
 
+# a shim's or runtime's `kind` of failure (wherry_oci.runtime.failure): the class for it; StartFailed for others
+START_FAILURES: dict[str, type[StartFailed]] = {
+    "not_found": ExecutableNotFound,
+    "not_executable": ExecutableNotRunnable,
+    "no_such_user": UserNotFound,
+}
+
+
 class PortInUse(StartFailed, Conflict):
     """The host's port is taken: `address`, `port`, `protocol`, and `holder` where /proc tells."""
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from wherry import defaults
-from wherry.errors import ExecutableNotFound, ExecutableNotRunnable, StartFailed, UserNotFound
+from wherry.errors import START_FAILURES, StartFailed
 from wherry.options import words
+from wherry.specification import chosen_capabilities
 from wherry_oci.errors import InvalidArgument
-from wherry_oci.linux.process import CAPABILITIES
 from wherry_oci.runtime import quickjson
 from wherry_oci.runtime.failure import RuntimeFailure
 from wherry_shim.client import Conversation, ShimGone, input_frames
@@ -61,7 +60,9 @@ def process_document(
     merged.update(added if isinstance(added, Mapping) else dict(item.partition("=")[::2] for item in added))
     if tty:
         merged.setdefault("TERM", "xterm")
-    rights = list(CAPABILITIES) if privileged or settings["privileged"] else _rights(settings)
+    rights = chosen_capabilities(
+        settings["cap_add"], settings["cap_drop"], privileged=privileged or settings["privileged"]
+    )
     return {
         "process": {
             "terminal": tty,
@@ -74,13 +75,6 @@ def process_document(
         "user": str(user) if user is not None else settings["user"],
         "groups": settings["group_add"],
     }
-
-
-def _rights(settings: Mapping[str, Any]) -> list[str]:
-    added, dropped = set(settings["cap_add"]), set(settings["cap_drop"])
-    kept = set() if "ALL" in dropped else set(defaults.CAPABILITIES)
-    kept |= set(CAPABILITIES) if "ALL" in added else added
-    return [name for name in CAPABILITIES if name in kept - dropped]
 
 
 class Process:
@@ -227,10 +221,5 @@ class Process:
 
 
 def _start_error(container: str, failure: RuntimeFailure) -> StartFailed:
-    classes = {
-        "not_found": ExecutableNotFound,
-        "not_executable": ExecutableNotRunnable,
-        "no_such_user": UserNotFound,
-    }
-    made = classes.get(failure.kind, StartFailed)
+    made = START_FAILURES.get(failure.kind, StartFailed)
     return made(container, str(failure), failure.step, failure.path, failure.errno)

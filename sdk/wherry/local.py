@@ -16,21 +16,19 @@ from wherry import namefiles, network, recovery, specification
 from wherry import state as states
 from wherry.containerstore import COMPONENT, MIGRATIONS, ContainerStore, Record
 from wherry.errors import (
+    START_FAILURES,
     ContainerNotFound,
-    ExecutableNotFound,
-    ExecutableNotRunnable,
     NotHealthy,
     NotRunning,
     PortInUse,
     StartFailed,
-    UserNotFound,
 )
 from wherry.logreader import LogReader, last
 from wherry.options import Options, health_check, published
 from wherry.reservation import Reservation
 from wherry_images import Image, ImageStore
 from wherry_images.errors import ImageNotFound
-from wherry_oci.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from wherry_oci.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_shim import client as shims
 from wherry_shim import records
@@ -661,15 +659,7 @@ def start_error(container: str, report: Mapping[str, Any]) -> StartFailed:
         return PortInUse(
             container, message, report["address"], report["port"], report["protocol"], report.get("holder")
         )
-    classes = {
-        "not_found": ExecutableNotFound,
-        "not_executable": ExecutableNotRunnable,
-        "no_such_user": UserNotFound,
-    }
-    made = classes.get(str(kind), StartFailed)
+    made = START_FAILURES.get(str(kind), StartFailed)
     return made(
         container, message, str(report.get("step", "")), str(report.get("path", "")), int(report.get("errno") or 0)
     )
-
-
-__all__ = ["LocalEngine", "NotFound", "signal_number", "start_error"]

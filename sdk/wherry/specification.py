@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -70,11 +70,16 @@ def _environment(options: Options, image: Sequence[str]) -> tuple[str, ...]:
 
 def capabilities_of(options: Options) -> list[str]:
     """The capabilities that the container has at all, in the order of their numbers."""
+    return chosen_capabilities(options.cap_add, options.cap_drop, privileged=options.privileged)
+
+
+def chosen_capabilities(cap_add: Iterable[str], cap_drop: Iterable[str], *, privileged: bool) -> list[str]:
+    """Docker's default set with what is added and dropped (ALL, too), as far as there is any of it to give."""
     bounding = bounding_set()
     available = [name for number, name in enumerate(CAPABILITIES) if bounding >> number & 1]
-    if options.privileged:
+    if privileged:
         return available
-    added, dropped = set(options.cap_add), set(options.cap_drop)
+    added, dropped = set(cap_add), set(cap_drop)
     kept = set() if "ALL" in dropped else set(defaults.CAPABILITIES)
     kept |= set(available) if "ALL" in added else added
     return [name for name in available if name in kept - (dropped - {"ALL"})]

@@ -52,7 +52,6 @@ class Supervisor:
 
     def __init__(self, order: "dict[str, Any]") -> None:
         self._order = order
-        self._id: str = order["id"]
         self._directory: str = order["directory"]
         self._run: str = order["run"]
         self._loop = Loop()
