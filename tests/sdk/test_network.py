@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.leftovers import settled
 from support.namespace import HOST, cable, inside, new_namespace, output
 from wherry import network
 from wherry.network import Network
@@ -541,5 +542,6 @@ def test_whoever_is_killed_leaves_what_collect_removes(database: Database, host:
         with NftSocket() as netfilter:
             assert netfilter.tables() == [], moment
         assert "bridge" not in links().values(), moment
-    whole = run(0)
-    assert (whole.stderr, links()) == ("", {})
+    assert run(0).stderr == ""
+    # A namespace that nobody holds any more takes its devices along when the kernel finds the time.
+    assert settled(lambda: list(links())) == []
