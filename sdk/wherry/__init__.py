@@ -5,13 +5,19 @@ if TYPE_CHECKING:
     from wherry.client import Client
     from wherry.container import Container
     from wherry.errors import WherryError
+    from wherry.mounts import Mount
 
 __version__ = "0.1.0"
 
-__all__ = ["Client", "Container", "WherryError", "__version__"]
+__all__ = ["Client", "Container", "Mount", "WherryError", "__version__"]
 
 # Imported when first named, so that importing wherry costs next to nothing.
-_HOMES = {"Client": "wherry.client", "Container": "wherry.container", "WherryError": "wherry.errors"}
+_HOMES = {
+    "Client": "wherry.client",
+    "Container": "wherry.container",
+    "Mount": "wherry.mounts",
+    "WherryError": "wherry.errors",
+}
 
 
 def __getattr__(name: str) -> object:

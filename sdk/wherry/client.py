@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wherry.container import Container
     from wherry.images import ImageCollection
     from wherry.local import LocalEngine
+    from wherry.volumecollection import VolumeCollection
 
 
 class Client:
@@ -77,6 +78,13 @@ class Client:
         from wherry.images import ImageCollection
 
         return ImageCollection(self._engine)
+
+    @property
+    def volumes(self) -> "VolumeCollection":
+        """Every volume of this root."""
+        from wherry.volumecollection import VolumeCollection
+
+        return VolumeCollection(self._engine)
 
     def run(self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]) -> "Container":
         """

@@ -44,7 +44,7 @@ class LogLine(str):
 @attrs.frozen(eq=False)
 class Container:
     """
-    One container. A context manager that removes it on leaving, running or not.
+    One container. A context manager that removes it on leaving, running or not, with its volumes that have no name.
 
     Handles are small, may be pickled, and are safe to use from threads and after fork.
     """
@@ -65,7 +65,7 @@ class Container:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.remove(force=True)
+            self.remove(force=True, v=True)
         except NotFound:  # it removed itself
             pass
 
@@ -214,9 +214,13 @@ class Container:
         """
         self._engine.wait_healthy(self.id, timeout)
 
-    def remove(self, force: bool = False) -> None:
-        """Remove it; with *force* even if it runs. Raises Conflict, ContainerNotFound."""
-        self._engine.remove(self.id, force=force)
+    def remove(self, force: bool = False, v: bool = False) -> None:
+        """
+        Remove it; with *force* even if it runs, with *v* also its volumes that have no name.
+
+        Raises Conflict, ContainerNotFound.
+        """
+        self._engine.remove(self.id, force=force, anonymous_volumes=v)
 
     # its output
 

@@ -35,6 +35,8 @@ __all__ = [
     "Unavailable",
     "Unsupported",
     "UserNotFound",
+    "VolumeInUse",
+    "VolumeNotFound",
     "WherryError",
 ]
 
@@ -55,6 +57,23 @@ class ContainerNotFound(NotFound):
     def __init__(self, name: str) -> None:
         super().__init__(f"no such container: {name!r}; `wherry ps --all` lists them")
         self.name = name
+
+
+class VolumeNotFound(NotFound):
+    """No volume of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no such volume: {name!r}; `wherry volume ls` lists them")
+        self.name = name
+
+
+class VolumeInUse(Conflict):
+    """Containers have the volume: `name`, `containers` (their ids)."""
+
+    def __init__(self, name: str, containers: "list[str]") -> None:
+        shown = ", ".join(container[:12] for container in containers)
+        super().__init__(f"volume {name!r} is in use by {shown}: remove these containers first")
+        self.name, self.containers = name, containers
 
 
 class NameInUse(AlreadyExists, Conflict):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from wherry.container import timestamp
+from wherry.mounts import BIND, VOLUME, MountPoint
 from wherry.portbinding import port_map
 
 if TYPE_CHECKING:
@@ -37,17 +38,7 @@ def container_document(engine: "LocalEngine", record: "Record", state: "State") 
         "Platform": "linux",
         "Config": _config(record, settings),
         "HostConfig": _host_config(settings),
-        "Mounts": [
-            {
-                "Type": "bind",
-                "Source": bind["source"],
-                "Destination": bind["target"],
-                "Mode": "ro" if bind["read_only"] else "",
-                "RW": not bind["read_only"],
-                "Propagation": bind["propagation"],
-            }
-            for bind in settings["binds"]
-        ],
+        "Mounts": [MountPoint.from_json(point).document() for point in settings["mount_points"]],
         "NetworkSettings": network_settings(engine, record, state),
     }
 
@@ -105,9 +96,8 @@ def _config(record: "Record", settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "Binds": [
-            f"{bind['source']}:{bind['target']}:{'ro' if bind['read_only'] else 'rw'}" for bind in settings["binds"]
-        ],
+        "Binds": [_bind_text(mount) for mount in settings["mounts"] if mount["kind"] in (BIND, VOLUME)] or None,
+        "VolumesFrom": [":".join(filter(None, pair)) for pair in settings["volumes_from"]] or None,
         "NetworkMode": settings["network"],
         "PortBindings": _port_bindings(settings["ports"]),
         "AutoRemove": settings["auto_remove"],
@@ -134,6 +124,11 @@ def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         "LogConfig": {"Type": "local", "Config": {}},
         "RestartPolicy": {"Name": settings["restart"]["name"], "MaximumRetryCount": settings["restart"]["maximum"]},
     }
+
+
+def _bind_text(mount: Mapping[str, Any]) -> str:
+    mode = mount["mode"] or ("ro" if mount["read_only"] else "rw")
+    return f"{mount['source']}:{mount['target']}:{mode}" if mount["source"] else mount["target"]
 
 
 def committed_config(record: "Record", image: "Image | None") -> dict[str, Any]:

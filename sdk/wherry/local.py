@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from wherry import namefiles, network, recovery, specification
+from wherry import mountplan, namefiles, network, recovery, specification, volumes
 from wherry import state as states
 from wherry.containerstore import COMPONENT, MIGRATIONS, ContainerStore, Record
 from wherry.errors import (
@@ -24,6 +24,7 @@ from wherry.errors import (
     StartFailed,
 )
 from wherry.logreader import LogReader, last
+from wherry.mounts import IMAGE, VOLUME, MountPoint
 from wherry.options import Options, health_check, published
 from wherry.reservation import Reservation
 from wherry_images import Image, ImageStore
@@ -72,6 +73,7 @@ class LocalEngine:
         self.images = ImageStore(root, mirrors=mirrors)
         self.database = self.images.database
         self.store = ContainerStore(self.database, root, run)
+        self.volumes = volumes.VolumeStore(self.database, root)
 
     # reaching it
 
@@ -88,6 +90,7 @@ class LocalEngine:
             raise Unavailable(f"cannot make {error.filename}: {(error.strerror or '').lower()}") from error
         self.database.migrate(COMPONENT, MIGRATIONS)
         self.database.migrate(network.COMPONENT, network.MIGRATIONS)
+        self.database.migrate(volumes.COMPONENT, volumes.MIGRATIONS)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -95,20 +98,20 @@ class LocalEngine:
         with self.database.transaction(durable=False) as connection:
             yield connection
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Open, and take away what killed processes left."""
         self.open()
         recovery.collect(self.store, self.images)
 
     def record(self, name: str) -> Record:
         """Raises ContainerNotFound."""
-        self._prepare()
+        self.prepare()
         with self.database.read() as connection:
             return self.store.find(connection, name)
 
     def records(self) -> list[Record]:
         """Every container's row, the newest first."""
-        self._prepare()
+        self.prepare()
         with self.database.read() as connection:
             return self.store.all(connection)
 
@@ -132,7 +135,7 @@ class LocalEngine:
 
     def create(self, image: str, options: Options) -> Record:
         """A container that is not started. Raises NameInUse and more; nothing of it is left then."""
-        self._prepare()
+        self.prepare()
         found = self.image(image, options)
         with self._reserve(options, with_shim=False) as place:
             record = self._make(place, image, found, options)
@@ -157,7 +160,7 @@ class LocalEngine:
         with ExitStack() as reserved:
             if place is not None:
                 reserved.enter_context(place)
-            self._prepare()
+            self.prepare()
             found = self.image(image, options)
             if place is None or place.cgroup != f"{options.cgroup_parent}/{place.id}":
                 place = reserved.enter_context(self._reserve(options))
@@ -184,11 +187,20 @@ class LocalEngine:
         program = specification.program_of(options, image.config, image_name)
         hostname = self._hostname(options, place.id)
         directory = self.store.directory(place.id)
-        spec = specification.document(
-            options, program, container_id=place.id, hostname=hostname, directory=str(directory)
-        )
+        mountplan.make_sources(options.mounts)
+        mounted = self._mounted_images(options)
         try:
-            record = self._insert(place.id, image_name, image, options, program, hostname)
+            record = self._insert(place.id, image_name, image, options, program, hostname, mounted)
+            points = mount_points(record)
+            spec = specification.document(
+                options,
+                program,
+                container_id=place.id,
+                hostname=hostname,
+                directory=str(directory),
+                points=points,
+            )
+            self._fill_volumes(place.id, image, options, points)
             for name in ("rootfs", "log"):
                 os.mkdir(directory / name, 0o700)
             LogWriter(str(directory / "log")).close()  # empty, so that it can be followed from before the start
@@ -198,6 +210,21 @@ class LocalEngine:
             self._discard(place.id)
             raise
         return record
+
+    def _mounted_images(self, options: Options) -> dict[str, Image]:
+        """The images that are to be mounted in the container, by target; pulled as its own would be."""
+        return {
+            request.target: self.image(request.source, options) for request in options.mounts if request.kind == IMAGE
+        }
+
+    def _fill_volumes(self, container_id: str, image: Image, options: Options, points: Sequence[MountPoint]) -> None:
+        """The first use of a volume brings what the image has in its place."""
+        if not any(point.kind == VOLUME for point in points):
+            return
+        directory = self.store.directory(container_id)
+        uncopied = [request.target for request in options.mounts if request.no_copy]
+        with mountplan.RootOpener(self.images.mounts(image, directory, read_only=True)) as root:
+            mountplan.fill(self.volumes, points, uncopied, root)
 
     @staticmethod
     def _hostname(options: Options, container_id: str) -> str:
@@ -213,6 +240,7 @@ class LocalEngine:
         options: Options,
         program: specification.Program,
         hostname: str,
+        mounted: Mapping[str, Image],
     ) -> Record:
         ports = published(options, image.config.exposed_ports or ())
         settings = {
@@ -222,7 +250,25 @@ class LocalEngine:
             "ports": [attrs.asdict(port) for port in ports],
             "exposed_ports": list(image.config.exposed_ports or ()),
         }
+        directory = self.store.directory(container_id)
         with self._transaction() as connection:
+            inherited = [
+                point
+                for name, mode in options.volumes_from
+                for point in mountplan.inherited(self.store.find(connection, name).settings["mount_points"], mode)
+            ]
+            points = mountplan.mount_points(
+                connection,
+                self.volumes,
+                container_id,
+                options,
+                declared=image.config.volumes or (),
+                inherited=inherited,
+                images={
+                    target: self.images.mounts(found, directory, read_only=True) for target, found in mounted.items()
+                },
+            )
+            settings["mount_points"] = [attrs.asdict(point) for point in points]
             record = Record(
                 id=container_id,
                 name=options.name or self.store.free_name(connection),
@@ -236,7 +282,8 @@ class LocalEngine:
                 settings=settings,
             )
             self.store.insert(connection, record)
-            self.images.hold(connection, container_id, image)
+            for held in (image, *mounted.values()):
+                self.images.hold(connection, container_id, held)
             if options.network in ("bridge", "default"):
                 network.allocate(connection, network.default_network(connection), container_id)
         return record
@@ -332,6 +379,9 @@ class LocalEngine:
                 places = network.endpoints(connection, record.id)
             for place, _ in places:
                 network.ensure_bridge(place, self.run_directory)
+            for point in mount_points(record):
+                if point.kind == VOLUME:
+                    self.volumes.mount(self.volumes.get(point.name))
             shim.order(str(run), lock)
         except ShimFailed as failure:
             recovery.clear_failed_start(self.store, record.id)
@@ -446,8 +496,11 @@ class LocalEngine:
             return ""
         return b"".join(line.content for line in lines).decode("utf-8", "replace")
 
-    def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove it; one that runs only with *force*, which kills it. Raises Conflict, ContainerNotFound."""
+    def remove(self, name: str, *, force: bool = False, anonymous_volumes: bool = False) -> None:
+        """
+        Remove it; one that runs only with *force*, which kills it. With *anonymous_volumes* those go along that have no
+        name and no other container. Raises Conflict, ContainerNotFound.
+        """
         record = self.record(name)
         if self.state(record).alive:
             if not force:
@@ -460,13 +513,15 @@ class LocalEngine:
                 pass
         try:
             with self.store.locked(record.id, _REMOVE_TIMEOUT_S, "remove"):
-                self._discard(record.id)
+                recovery.discard(
+                    self.store, self.images, record.id, anonymous_volumes=anonymous_volumes or record.auto_remove
+                )
         except ContainerNotFound:  # it removed itself
             recovery.collect(self.store, self.images)
 
     def _discard(self, container_id: str) -> None:
-        """Take everything of a container away that has no process; its lock is held by the caller."""
-        recovery.discard(self.store, self.images, container_id)
+        """Take everything away of a container that never was; its lock is held by the caller."""
+        recovery.discard(self.store, self.images, container_id, anonymous_volumes=True)
 
     def pause(self, name: str, paused: bool) -> None:
         """Freeze or thaw all its processes. Raises NotRunning, or Conflict when that is so already."""
@@ -580,7 +635,7 @@ class LocalEngine:
 
     def check(self) -> list[str]:
         """Containers whose records and directories do not agree, a line each; what is dead is collected first."""
-        self._prepare()
+        self.prepare()
         with self.database.read() as connection:
             known = {record.id for record in self.store.all(connection)}
         present = set(os.listdir(self.store.directories)) if self.store.directories.exists() else set()
@@ -619,7 +674,7 @@ class LocalEngine:
 
     def prune_networks(self) -> list[str]:
         """Take down what unused networks have on the host; their names."""
-        self._prepare()
+        self.prepare()
         taken = []
         with self._transaction() as connection:
             for unused in network.networks(connection):
@@ -645,6 +700,11 @@ class LocalEngine:
 
     def log_directory(self, record: Record) -> Path:
         return self.store.directory(record.id) / "log"
+
+
+def mount_points(record: Record) -> list[MountPoint]:
+    """A container's binds, volumes and further mounts."""
+    return [MountPoint.from_json(point) for point in record.settings["mount_points"]]
 
 
 def _owner() -> dict[str, int | None]:

@@ -8,6 +8,7 @@ from typing import Any, TypedDict, cast
 
 import attrs
 
+from wherry.mounts import MountRequest, parse_mount, parse_volumes
 from wherry.portbinding import PortBinding, parse_ports, publish_all
 from wherry_oci.errors import InvalidArgument, Unsupported
 from wherry_oci.spec.image import Healthcheck
@@ -23,8 +24,11 @@ _NOT_YET = frozenset(
     "device_read_bps device_read_iops device_requests device_write_bps device_write_iops init_path "
     "ipc_mode isolation kernel_memory links log_config lxc_conf mac_address mem_swappiness networking_config "
     "network_disabled oom_kill_disable pid_mode runtime storage_opt use_config_proxy userns_mode "
-    "uts_mode version volume_driver volumes_from".split()
+    "uts_mode version".split()
 )
+
+
+_MOUNTING = ("mounts", "volumes", "volume_driver")  # read together
 
 
 class RunOptions(TypedDict, total=False):
@@ -82,7 +86,9 @@ class RunOptions(TypedDict, total=False):
     tty: bool
     ulimits: Sequence[Any]
     user: str | int
+    volume_driver: str
     volumes: Mapping[str, Any] | Sequence[str]
+    volumes_from: Sequence[str]
     working_dir: str
 
 
@@ -108,16 +114,6 @@ def words(command: str | Sequence[str] | None, option: str) -> tuple[str, ...] |
         except ValueError as error:
             raise InvalidArgument(f"{option}={command!r}: {error}") from None
     return tuple(os.fspath(word) for word in command)
-
-
-@attrs.frozen(kw_only=True)
-class Bind:
-    """A path of the host, seen in the container."""
-
-    source: str
-    target: str
-    read_only: bool = False
-    propagation: str = "rprivate"
 
 
 @attrs.frozen(kw_only=True)
@@ -165,7 +161,8 @@ class Options:
     labels: Mapping[str, str] = attrs.field(factory=dict)
     ports: tuple[PortBinding, ...] = ()
     publish_all_ports: bool = False
-    binds: tuple[Bind, ...] = ()
+    mounts: tuple[MountRequest, ...] = ()
+    volumes_from: tuple[tuple[str, str], ...] = ()  # a container's name or id, and "", "ro" or "rw"
     tmpfs: Mapping[str, str] = attrs.field(factory=dict)  # path: mount options
     memory: int | None = None
     memory_reservation: int | None = None
@@ -207,9 +204,11 @@ class Options:
     pull: str = "missing"
 
     @classmethod
-    def parse(cls, command: str | Sequence[str] | None, given: Mapping[str, Any]) -> "Options":
+    def parse(
+        cls, command: str | Sequence[str] | None, given: Mapping[str, Any], *, as_docker: bool = False
+    ) -> "Options":
         """
-        The options that *given* (`RunOptions`) asks for.
+        The options that *given* (`RunOptions`) asks for; *as_docker*: see `mounts.parse_volume`.
 
         Raises TypeError for a name that nobody knows, with the nearest one, Unsupported for one of docker-py's that is
         not built yet, and InvalidArgument, with the option's name, for a value that makes no sense.
@@ -217,8 +216,10 @@ class Options:
         _check_names(given)
         values = {name: value for name, value in given.items() if value is not None and name not in _NOT_YET}
         parsed: dict[str, Any] = {"command": words(command, "command")}
+        parsed["mounts"] = _mounts(values, as_docker)
         for name, value in values.items():
-            parsed.update(_PARSERS[name](value) if name in _PARSERS else {name: value})
+            if name not in _MOUNTING:
+                parsed.update(_PARSERS[name](value) if name in _PARSERS else {name: value})
         options = cls(**parsed)
         options._check()
         return options
@@ -339,62 +340,28 @@ def _labels(value: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:
     return {"labels": {str(key): str(text) for key, text in pairs}}
 
 
-def _volumes(value: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """docker-py's mapping, or a list of `source:target[:options]`, in which a source may come twice."""
-    if isinstance(value, Mapping):
-        given = [(source, item["bind"], item.get("mode") or "rw") for source, item in value.items()]
-    else:
-        given = [_volume_fields(item) for item in value]
-    return {"binds": tuple(_bind(*fields) for fields in given)}
+def _mounts(given: Mapping[str, Any], as_docker: bool) -> tuple[MountRequest, ...]:
+    """What `volumes`, `mounts` and `volume_driver` ask for, in that order. Raises InvalidArgument, Unsupported."""
+    if (driver := given.get("volume_driver")) not in (None, "", "local"):
+        raise Unsupported(f"volume_driver={driver!r} is not supported: local is")
+    found = parse_volumes(given.get("volumes") or (), as_docker=as_docker)
+    found += [parse_mount(mount, as_docker=as_docker) for mount in given.get("mounts") or ()]
+    seen: set[str] = set()
+    for request in found:
+        if request.target in seen:
+            raise InvalidArgument(f"volumes: two mounts on {request.target}: give one of them another path")
+        seen.add(request.target)
+    return tuple(found)
 
 
-def _volume_fields(text: str) -> tuple[str, str, str]:
-    parts = text.split(":")
-    if len(parts) == 2:
-        return parts[0], parts[1], "rw"
-    if len(parts) == 3:
-        return parts[0], parts[1], parts[2]
-    raise InvalidArgument(f"volumes: {text!r} is not source:target[:options]; a path with a colon goes into mounts=")
-
-
-def _bind(source: str, target: str, mode: str) -> Bind:
-    source = os.path.expanduser(os.fspath(source))
-    if not source.startswith("/"):
-        raise Unsupported(f"volumes: {source!r} is a volume's name, and only absolute paths of the host work yet")
-    if not target.startswith("/"):
-        raise InvalidArgument(f"volumes: the container's path {target!r} must be absolute")
-    if not os.path.exists(source):
-        raise InvalidArgument(f"volumes: {source} does not exist on the host: make it first")
-    read_only, propagation = False, "rprivate"
-    for option in mode.split(","):
-        if option in ("ro", "readonly"):
-            read_only = True
-        elif option in ("private", "rprivate", "shared", "rshared", "slave", "rslave"):
-            propagation = option
-        elif option not in ("rw", "", "nocopy", "consistent", "cached", "delegated"):
-            raise InvalidArgument(
-                f"volumes: {option!r} of {source}:{target}:{mode} is no option: ro, rw, or a propagation"
-            )
-    return Bind(source=source, target=target, read_only=read_only, propagation=propagation)
-
-
-def _mounts(value: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """docker-py's `Mount` objects (they are dictionaries of the Engine API's names)."""
-    binds, tmpfs = [], {}
-    for mount in value:
-        kind, target = mount.get("Type", "volume"), mount["Target"]
-        if kind == "bind":
-            propagation = (mount.get("BindOptions") or {}).get("Propagation") or "rprivate"
-            mode = f"{'ro' if mount.get('ReadOnly') else 'rw'},{propagation}"
-            binds.append(_bind(mount["Source"], target, mode))
-        elif kind == "tmpfs":
-            settings = mount.get("TmpfsOptions") or {}
-            options = [f"size={settings['SizeBytes']}"] if settings.get("SizeBytes") else []
-            options += [f"mode={settings['Mode']:o}"] if settings.get("Mode") else []
-            tmpfs[target] = ",".join(options)
-        else:
-            raise Unsupported(f"mounts: type {kind!r} of {target} is not supported yet: bind or tmpfs")
-    return {"binds": tuple(binds), "tmpfs": tmpfs}
+def _volumes_from(value: Sequence[str]) -> dict[str, Any]:
+    found = []
+    for item in [value] if isinstance(value, str) else value:
+        name, _, mode = item.partition(":")
+        if not name or mode not in ("", "ro", "rw"):
+            raise InvalidArgument(f"volumes_from: {item!r} is not container[:ro|rw]")
+        found.append((name, mode))
+    return {"volumes_from": tuple(found)}
 
 
 def _tmpfs(value: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:
@@ -500,7 +467,6 @@ _PARSERS: dict[str, Any] = {
     "mem_limit": _size("mem_limit", "memory"),
     "mem_reservation": _size("mem_reservation", "memory_reservation"),
     "memswap_limit": _size("memswap_limit", "memory_swap"),
-    "mounts": _mounts,
     "network_mode": lambda value: {"network": value},
     "ports": lambda value: {"ports": tuple(parse_ports(value))},
     "restart_policy": _restart,
@@ -509,7 +475,7 @@ _PARSERS: dict[str, Any] = {
     "tmpfs": _tmpfs,
     "ulimits": _ulimits,
     "user": lambda value: {"user": str(value)},
-    "volumes": _volumes,
+    "volumes_from": _volumes_from,
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from signal import SIGKILL, pidfd_send_signal
 from time import sleep
 
-from wherry import network, state
+from wherry import network, state, volumes
 from wherry.containerstore import REMOVED_PREFIX, ContainerStore, Record
 from wherry.errors import ContainerNotFound
 from wherry_images import ImageStore
@@ -48,6 +48,11 @@ def collect(store: ContainerStore, images: ImageStore) -> None:
     _collect_run_directories(store, known)
     if found_dead:
         _collect_networks(store)
+        _volumes(store).collect()
+
+
+def _volumes(store: ContainerStore) -> volumes.VolumeStore:
+    return volumes.VolumeStore(store.database, store.directories.parent)
 
 
 def _collect_networks(store: ContainerStore) -> None:
@@ -72,7 +77,7 @@ def _collect_directory(store: ContainerStore, images: ImageStore, container_id: 
         with store.database.read() as connection:
             row = connection.execute("SELECT 1 FROM container WHERE id = ?", (container_id,)).fetchone()
         if row is None:
-            discard(store, images, container_id)
+            discard(store, images, container_id, anonymous_volumes=True)
         return row is None
     finally:
         os.close(lock)
@@ -81,7 +86,7 @@ def _collect_directory(store: ContainerStore, images: ImageStore, container_id: 
 def _forget_if_gone(store: ContainerStore, images: ImageStore, container_id: str) -> None:
     """A row without a directory: the container removed itself at its end."""
     if not os.path.lexists(store.directory(container_id)):
-        _forget(store, images, container_id)
+        _forget(store, images, container_id, anonymous_volumes=True)
 
 
 def _collect_row(store: ContainerStore, images: ImageStore, row: Record) -> bool:
@@ -100,7 +105,7 @@ def _collect_row(store: ContainerStore, images: ImageStore, row: Record) -> bool
             _mark_whole(store, row)
             return False
         if (row.auto_remove and ran) or not (row.whole or ran):
-            discard(store, images, row.id)
+            discard(store, images, row.id, anonymous_volumes=True)
             return True
         _mark_whole(store, row)
         return False
@@ -132,10 +137,14 @@ def _collect_run_directory(directory: Path) -> None:
         remove_tree(str(directory))
 
 
-def discard(store: ContainerStore, images: ImageStore, container_id: str) -> None:
-    """Remove all of a container; the caller has its lock. Safe to repeat."""
+def discard(store: ContainerStore, images: ImageStore, container_id: str, *, anonymous_volumes: bool) -> None:
+    """
+    Remove all of a container, with *anonymous_volumes* also its volumes without a name that no other container has.
+
+    The caller has its lock. Safe to repeat.
+    """
     orphaned = end_orphans(store, container_id)
-    _forget(store, images, container_id)
+    _forget(store, images, container_id, anonymous_volumes=anonymous_volumes)
     if orphaned:
         _collect_networks(store)
     doomed = store.directories / f"{REMOVED_PREFIX}{container_id}"
@@ -160,11 +169,13 @@ def clear_failed_start(store: ContainerStore, container_id: str) -> None:
     remove_tree(str(store.run_directory(container_id)))
 
 
-def _forget(store: ContainerStore, images: ImageStore, container_id: str) -> None:
+def _forget(store: ContainerStore, images: ImageStore, container_id: str, *, anonymous_volumes: bool) -> None:
     with store.database.transaction(durable=False) as connection:
         network.release(connection, container_id)
         images.release(connection, container_id)
+        free = volumes.release(connection, container_id, anonymous=anonymous_volumes)
         store.delete(connection, container_id)
+    _volumes(store).settle(free)
 
 
 def end_orphans(store: ContainerStore, container_id: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from wherry import defaults
+from wherry.mounts import MountPoint
 from wherry.options import Options
 from wherry_oci.errors import InvalidArgument, NotFound
 from wherry_oci.linux.process import CAPABILITIES, bounding_set
@@ -107,9 +108,18 @@ def process_of(options: Options, program: Program, capabilities: Sequence[str]) 
     return process
 
 
-def document(options: Options, program: Program, *, container_id: str, hostname: str, directory: str) -> dict[str, Any]:
+def document(
+    options: Options,
+    program: Program,
+    *,
+    container_id: str,
+    hostname: str,
+    directory: str,
+    points: Sequence[MountPoint] = (),
+) -> dict[str, Any]:
     """
-    config.json for the container whose own files (hosts, hostname, resolv.conf, rootfs) are in *directory*.
+    config.json for the container whose own files (hosts, hostname, resolv.conf, rootfs) are in *directory*, with the
+    volumes and binds *points*.
 
     Raises InvalidArgument, or NotFound for a device that the host does not have.
     """
@@ -118,10 +128,12 @@ def document(options: Options, program: Program, *, container_id: str, hostname:
         "ociVersion": _OCI_VERSION,
         "process": process_of(options, program, capabilities),
         "root": {"path": "rootfs", "readonly": options.read_only},
-        "mounts": _mounts(options, directory),
+        "mounts": _mounts(options, directory, points),
         "annotations": {"wherry.id": container_id},
         "linux": _linux(options, container_id),
     }
+    if propagation := _root_propagation(points):
+        spec["linux"]["rootfsPropagation"] = propagation
     if options.network != "host":
         spec["hostname"] = hostname
     if options.domainname:
@@ -151,7 +163,13 @@ def _linux(options: Options, container_id: str) -> dict[str, Any]:
     return linux
 
 
-def _mounts(options: Options, directory: str) -> list[dict[str, Any]]:
+def _root_propagation(points: Sequence[MountPoint]) -> str:
+    """What lets mounts through, into the container (slave) or both ways (shared), when a bind asks for that."""
+    wanted = {point.propagation.removeprefix("r") for point in points}
+    return "rshared" if "shared" in wanted else "rslave" if "slave" in wanted else ""
+
+
+def _mounts(options: Options, directory: str, points: Sequence[MountPoint]) -> list[dict[str, Any]]:
     mounts = [_mount(*fields) for fields in defaults.MOUNTS]
     if options.privileged:
         for mount in mounts:
@@ -165,9 +183,7 @@ def _mounts(options: Options, directory: str) -> list[dict[str, Any]]:
         if not any(option.startswith("mode=") for option in settings):
             settings.append("mode=1777")
         mounts.append(_mount(target, "tmpfs", "tmpfs", ("nosuid", "nodev", "noexec", *settings)))
-    for bind in options.binds:
-        access = "ro" if bind.read_only else "rw"
-        mounts.append(_mount(bind.target, "bind", bind.source, ("rbind", access, bind.propagation)))
+    mounts += [point.entry() for point in points]
     return _parents_first(mounts)
 
 

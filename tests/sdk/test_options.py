@@ -1,13 +1,12 @@
 """docker-py's option names and shapes, and what is wrong with others."""
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from wherry.options import _PARSERS, Bind, Limit, Options, Restart, RunOptions, health_check, size_in_bytes
+from wherry.options import _MOUNTING, _PARSERS, Limit, Options, Restart, RunOptions, health_check, size_in_bytes
 from wherry_oci.errors import InvalidArgument, Unsupported
 from wherry_oci.spec.image import Healthcheck
 
@@ -46,34 +45,6 @@ def test_environment_is_a_mapping_or_a_list(monkeypatch: pytest.MonkeyPatch) -> 
     assert _parse(environment=["A=1=2", "HERE", "NOT_HERE", "E="]).environment == ("A=1=2", "HERE=mine", "E=")
     with pytest.raises(InvalidArgument, match="no variable"):
         _parse(environment=["=x"])
-
-
-def test_volumes_are_binds_in_either_form(tmp_path: Path) -> None:
-    """docker-py's mapping, or a list in which a source may come twice."""
-    source = str(tmp_path)
-    assert _parse(volumes={source: {"bind": "/a", "mode": "ro"}}).binds == (
-        Bind(source=source, target="/a", read_only=True),
-    )
-    assert _parse(volumes=[f"{source}:/a", f"{source}:/b:ro,rslave"]).binds == (
-        Bind(source=source, target="/a"),
-        Bind(source=source, target="/b", read_only=True, propagation="rslave"),
-    )
-    with pytest.raises(Unsupported, match="volume's name"):
-        _parse(volumes=["data:/a"])
-    with pytest.raises(InvalidArgument, match="no option"):
-        _parse(volumes=[f"{source}:/a:quick"])
-
-
-def test_mount_objects_are_taken(tmp_path: Path) -> None:
-    """docker.types.Mount is a dictionary of the Engine API's names."""
-    parsed = _parse(
-        mounts=[
-            {"Target": "/a", "Source": str(tmp_path), "Type": "bind", "ReadOnly": True},
-            {"Target": "/t", "Type": "tmpfs", "TmpfsOptions": {"SizeBytes": 1024, "Mode": 0o700}},
-        ]
-    )
-    assert parsed.binds == (Bind(source=str(tmp_path), target="/a", read_only=True),)
-    assert parsed.tmpfs == {"/t": "size=1024,mode=700"}
 
 
 def test_capabilities_go_by_any_of_their_names() -> None:
@@ -160,5 +131,5 @@ def test_what_docker_py_has_and_wherry_not_yet_is_never_passed_over() -> None:
 def test_every_option_has_a_field_or_a_parser() -> None:
     """The typed keyword arguments and what is done with them do not drift apart."""
     fields = {field.name for field in attrs.fields(Options)}
-    assert [name for name in RunOptions.__annotations__ if name not in _PARSERS and name not in fields] == []
+    assert [name for name in RunOptions.__annotations__ if name not in {*_PARSERS, *_MOUNTING, *fields}] == []
     assert _parse(**dict.fromkeys(RunOptions.__annotations__)) == Options()

@@ -24,7 +24,12 @@ def open_source(spec: "dict[str, Any]", uids: "list[dict[str, Any]]", gids: "lis
         raise RuntimeFailure("unsupported", step, "only bind mounts can be id-mapped")
     recursive = options.recursive or spec.get("type") == "rbind"
     try:
-        tree = m.open_tree(m.AT_FDCWD, spec["source"], m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if recursive else 0))
+        flags = m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if recursive else 0)
+        subpath = spec.get("subpath")
+        if subpath:
+            tree = fs.open_tree_below(spec["source"], subpath, flags)
+        else:
+            tree = m.open_tree(m.AT_FDCWD, spec["source"], flags)
     except OSError as error:
         raise fs.failed(step, error) from None
     try:

@@ -56,6 +56,22 @@ def open_inside(root: int, path: str, flags: int = os.O_PATH, mode: int = 0, res
     return openat2(root, path.lstrip("/") or ".", flags, mode, resolve | RESOLVE_IN_ROOT)
 
 
+def open_tree_below(source: str, subpath: str, flags: int) -> int:
+    """
+    open_tree(2) of *subpath* in the directory *source*, every link of which is followed as inside of *source*: what is
+    there may be a container's (a volume). Raises OSError.
+    """
+    top = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = open_inside(top, subpath)
+    finally:
+        os.close(top)
+    try:
+        return m.open_tree(found, "", flags | m.AT_EMPTY_PATH)
+    finally:
+        os.close(found)
+
+
 def make_directory_inside(root: int, path: str, mode: int = 0o755, resolve: int = _INSIDE, links: int = _LINKS) -> int:
     """
     An O_PATH descriptor of the directory *path* inside of *root*, made with its parents where missing.
@@ -133,7 +149,13 @@ class Rootfs:
             if tree is not None:
                 self._attach_bind(tree, destination, options)
             elif is_bind(spec):
-                self._bind(spec["source"], destination, options, recursive=options.recursive or kind == "rbind")
+                self._bind(
+                    spec["source"],
+                    destination,
+                    options,
+                    recursive=options.recursive or kind == "rbind",
+                    subpath=spec.get("subpath") or "",
+                )
             elif kind == "cgroup":
                 self._mount_cgroups(destination, options)
             else:
@@ -143,9 +165,9 @@ class Rootfs:
                 f"mount {kind or 'bind'} on {destination}", error, str(error.filename or destination)
             ) from None
 
-    def _bind(self, source: str, destination: str, options: MountOptions, recursive: bool) -> None:
+    def _bind(self, source: str, destination: str, options: MountOptions, recursive: bool, subpath: str = "") -> None:
         flags = m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if recursive else 0)
-        tree = m.open_tree(m.AT_FDCWD, source, flags)
+        tree = open_tree_below(source, subpath, flags) if subpath else m.open_tree(m.AT_FDCWD, source, flags)
         try:
             set_attributes(tree, options)
         except BaseException:

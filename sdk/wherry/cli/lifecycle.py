@@ -110,7 +110,8 @@ def rename_command(client: Client, container: str, new_name: str) -> None:
 @click.command("rm")
 @_containers
 @click.option("-f", "--force", is_flag=True, help="Kill it first if it runs")
+@click.option("-v", "--volumes", is_flag=True, help="Its volumes without a name, too")
 @click.pass_obj
-def rm_command(client: Client, containers: tuple[str, ...], force: bool) -> int:
+def rm_command(client: Client, containers: tuple[str, ...], force: bool, volumes: bool) -> int:
     """Remove containers."""
-    return _each(client, containers, lambda container: container.remove(force=force))
+    return _each(client, containers, lambda container: container.remove(force=force, v=volumes))

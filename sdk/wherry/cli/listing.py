@@ -36,14 +36,8 @@ def ps_command(client: Client, show_all: bool, quiet: bool, last: int | None, no
         return
     rows = [_row(record, state, no_trunc) for record, state in found]
     heading = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
-    if form == "json":
-        keys = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
-        for row in rows:
-            click.echo(json.dumps(dict(zip(keys, row, strict=True))))
-    elif form is not None:
-        raise click.BadParameter("only json is known yet", param_hint="--format")
-    else:
-        table.show(heading, rows)
+    keys = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
+    table.show_as(form, heading, keys, rows)
 
 
 def _row(record: Record, state: State, whole: bool) -> tuple[str, ...]:

@@ -78,11 +78,18 @@ _GROUPS = {
     },
     "system": {
         "check": ("system", "check", "Look for what is not as the records say"),
-        "df": ("system", "df", "Show how much room images and containers take"),
+        "df": ("system", "df", "Show how much room images, containers and volumes take"),
         "prune": ("system", "prune", "Remove what nobody needs"),
     },
+    "volume": {
+        "create": ("volumes", "volume_create", "Make a volume"),
+        "inspect": ("volumes", "volume_inspect", "Show all that is known of volumes"),
+        "ls": ("volumes", "volume_ls", "List volumes"),
+        "prune": ("volumes", "volume_prune", "Remove volumes that no container has"),
+        "rm": ("volumes", "volume_rm", "Remove volumes"),
+    },
 }
-_GROUP_LINES = {"container": "Containers", "image": "Images", "system": "All of it"}
+_GROUP_LINES = {"container": "Containers", "image": "Images", "system": "All of it", "volume": "Volumes"}
 
 
 class _Verbs(click.Group):

@@ -12,6 +12,7 @@ from wherry.cli.main import PLACE
 from wherry.client import Client
 from wherry.containerstore import Record
 from wherry.logreader import LogReader
+from wherry.mounts import parse_mount_text
 from wherry.options import Options
 from wherry.reservation import Reservation
 
@@ -60,6 +61,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("-m", "--memory", help="At most so much memory (512m)"),
             click.option("--memory-reservation", help="Soft limit"),
             click.option("--memory-swap", help="Memory and swap together; -1 for no limit"),
+            _many("--mount", metavar="type=TYPE,source=SOURCE,target=PATH[,…]", help="A mount, in all detail"),
             click.option("--name", help="Its name"),
             click.option("--network", "--net", help="bridge, none or host"),
             click.option("--oom-score-adj", type=int, help="-1000 to 1000"),
@@ -83,7 +85,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("-t", "--tty", is_flag=True, help="Give it a terminal"),
             _many("--ulimit", metavar="NAME=SOFT[:HARD]", help="A resource limit"),
             click.option("-u", "--user", help="user[:group], by name or number"),
-            _many("-v", "--volume", metavar="HOST:CONTAINER[:OPTIONS]", help="A path of the host"),
+            _many("-v", "--volume", metavar="[SOURCE:]CONTAINER[:OPTIONS]", help="A volume, or a path of the host"),
+            click.option("--volume-driver", help="Only local is known"),
+            _many("--volumes-from", metavar="CONTAINER[:ro]", help="All volumes of another container"),
             click.option("-w", "--workdir", help="Where it starts"),
             click.argument("image"),
             click.argument("command", nargs=-1, type=click.UNPROCESSED),
@@ -104,6 +108,7 @@ _NAMES = {
     "memory": "mem_limit",
     "memory_reservation": "mem_reservation",
     "memory_swap": "memswap_limit",
+    "mount": "mounts",
     "publish": "ports",
     "publish_all": "publish_all_ports",
     "sysctl": "sysctls",
@@ -117,6 +122,7 @@ def _parse(command: tuple[str, ...], flags: dict[str, Any]) -> Options:
     environment = [line for path in flags.pop("env_file") for line in _environment_lines(path)]
     environment += flags.pop("env")
     flags["sysctl"] = dict(item.partition("=")[::2] for item in flags["sysctl"])
+    flags["mount"] = [parse_mount_text(text) for text in flags["mount"]]
     health = {key: flags.pop(f"health_{key}") for key in _HEALTH}
     flags["healthcheck"] = (
         {"test": ["NONE"]} if flags.pop("no_healthcheck") else _given({"test": health.pop("cmd"), **health})
@@ -131,7 +137,7 @@ _HEALTH = ("cmd", "interval", "retries", "start_interval", "start_period", "time
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in flags.items() if value not in (None, (), False, {})}
+    return {name: value for name, value in flags.items() if value not in (None, (), False, {}, [])}
 
 
 def _environment_lines(path: str) -> list[str]:

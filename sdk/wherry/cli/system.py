@@ -8,16 +8,11 @@ from wherry.client import Client
 _force = click.option("-f", "--force", is_flag=True, help="Do not ask")
 
 
-def _confirm(force: bool, what: str) -> None:
-    if not force:
-        click.confirm(f"WARNING! This will remove {what}.\nAre you sure you want to continue?", abort=True)
-
-
 @click.command("df")
 @click.option("-v", "--verbose", is_flag=True, help="Each image")
 @click.pass_obj
 def df_command(client: Client, verbose: bool) -> None:
-    """Show how much room images and containers take."""
+    """Show how much room images, containers and volumes take."""
     usage = client.images.usage()
     containers = client.containers.list(all=True)
     running = client.containers.list()
@@ -33,6 +28,7 @@ def df_command(client: Client, verbose: bool) -> None:
             table.size(usage.reclaimable),
         ],
         ["Containers", str(len(containers)), str(len(running)), table.size(written), table.size(idle)],
+        _volumes_row(client),
     ]
     table.show(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], rows)
     if verbose:
@@ -42,6 +38,19 @@ def df_command(client: Client, verbose: bool) -> None:
             for image in usage.images
         ]
         table.show(["IMAGE", "SIZE", "SHARED SIZE"], each)
+
+
+def _volumes_row(client: Client) -> list[str]:
+    sizes = {volume: volume.size for volume in client.volumes.list()}
+    idle = client.volumes.list({"dangling": True})
+    free = sum(sizes.get(volume, 0) for volume in idle)
+    return [
+        "Local Volumes",
+        str(len(sizes)),
+        str(len(sizes) - len(idle)),
+        table.size(sum(sizes.values())),
+        table.size(free),
+    ]
 
 
 @click.command("check")
@@ -61,7 +70,7 @@ def check_command(client: Client, content: bool) -> int:
 @click.pass_obj
 def image_prune_command(client: Client, every: bool, force: bool) -> None:
     """Remove images without a name."""
-    _confirm(force, "all images that no container has" if every else "all images without a name")
+    table.confirm(force, "all images that no container has" if every else "all images without a name")
     pruned = client.images.prune(all=every)
     for line in pruned.removed:
         click.echo(line)
@@ -73,23 +82,31 @@ def image_prune_command(client: Client, every: bool, force: bool) -> None:
 @click.pass_obj
 def container_prune_command(client: Client, force: bool) -> None:
     """Remove every container that does not run."""
-    _confirm(force, "all containers that do not run")
+    table.confirm(force, "all containers that do not run")
     for container in client.containers.prune():
         click.echo(container)
 
 
 @click.command("prune")
 @click.option("-a", "--all", "every", is_flag=True, help="Every image that no container has")
+@click.option("--volumes", "with_volumes", is_flag=True, help="Volumes without a name that no container has, too")
 @_force
 @click.pass_obj
-def prune_command(client: Client, every: bool, force: bool) -> None:
+def prune_command(client: Client, every: bool, with_volumes: bool, force: bool) -> None:
     """Remove containers that do not run, unused networks, and images without a name."""
-    _confirm(force, "containers that do not run, unused networks, and images that nobody needs")
+    volumes = ", volumes without a name that no container has" if with_volumes else ""
+    table.confirm(force, f"containers that do not run, unused networks{volumes}, and images that nobody needs")
     for container in client.containers.prune():
         click.echo(f"deleted container: {container}")
     for network in client.networks.prune():
         click.echo(f"took down network: {network}")
+    reclaimed = 0
+    if with_volumes:
+        gone = client.volumes.prune()
+        reclaimed += gone.size
+        for name in gone.names:
+            click.echo(f"deleted volume: {name}")
     pruned = client.images.prune(all=every)
     for line in pruned.removed:
         click.echo(line)
-    click.echo(f"Total reclaimed space: {table.size(pruned.size)}")
+    click.echo(f"Total reclaimed space: {table.size(reclaimed + pruned.size)}")

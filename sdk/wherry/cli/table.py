@@ -1,5 +1,6 @@
 """Columns of text as docker prints them, times and sizes as people say them."""
 
+import json
 from collections.abc import Iterable, Sequence
 from time import time
 
@@ -15,6 +16,23 @@ def show(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
     for line in lines:
         click.echo("".join(cell.ljust(width + _GAP) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def show_as(form: str | None, heading: Sequence[str], keys: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """As a table, or with `json` one JSON object a line, whose names are *keys*."""
+    if form == "json":
+        for row in rows:
+            click.echo(json.dumps(dict(zip(keys, row, strict=True))))
+    elif form is not None:
+        raise click.BadParameter("only json is known yet", param_hint="--format")
+    else:
+        show(heading, rows)
+
+
+def confirm(force: bool, what: str) -> None:
+    """Ask before *what* is removed, unless *force*."""
+    if not force:
+        click.confirm(f"WARNING! This will remove {what}.\nAre you sure you want to continue?", abort=True)
 
 
 def duration(seconds: float) -> str:

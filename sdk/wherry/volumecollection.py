@@ -1,0 +1,132 @@
+"""`client.volumes`, in docker-py's names."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from wherry.filters import Filters
+from wherry.volumes import PrunedVolumes, VolumeRecord, document
+
+if TYPE_CHECKING:
+    import builtins
+
+    from wherry.local import LocalEngine
+
+
+@attrs.frozen(eq=False)
+class Volume:
+    """One volume: its name and an engine. What it tells is read at the moment it is asked."""
+
+    name: str
+    _engine: "LocalEngine" = attrs.field(repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Volume) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.name
+
+    @property
+    def _record(self) -> VolumeRecord:
+        return self._engine.volumes.get(self.name)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What `docker volume inspect` tells, in its words. Raises VolumeNotFound."""
+        return document(self._engine.volumes, self._record)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self._record.labels
+
+    @property
+    def path(self) -> str:
+        """Where the host has its files."""
+        return str(self._engine.volumes.path(self.name))
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files; 0 for one that its options mount from elsewhere."""
+        return self._engine.volumes.size(self._record)
+
+    @property
+    def containers(self) -> Sequence[str]:
+        """The ids of the containers that have it."""
+        return self._engine.volumes.holders(self.name)
+
+    def remove(self, force: bool = False) -> None:
+        """Remove it with its files; with *force* it may be gone. Raises VolumeInUse, VolumeNotFound."""
+        self._engine.volumes.remove(self.name, force=force)
+
+
+class VolumeCollection:
+    """The volumes of a root."""
+
+    def __init__(self, engine: "LocalEngine") -> None:
+        self._engine = engine
+
+    def _prepare(self) -> "LocalEngine":
+        self._engine.prepare()
+        self._engine.volumes.collect()
+        return self._engine
+
+    def create(
+        self,
+        name: str | None = None,
+        *,
+        driver: str = "local",
+        driver_opts: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """
+        The volume *name*, made if it is not there; without a name a new, anonymous one.
+
+        *driver_opts* are mount(8)'s words: type, o, device. Raises InvalidArgument, Unsupported, or Conflict when one
+        of that name is there with other options.
+        """
+        engine = self._prepare()
+        with engine.database.transaction() as connection:
+            made = engine.volumes.create(
+                connection, name or "", driver=driver, options=driver_opts, labels=labels, anonymous=not name
+            )
+        return Volume(made.name, engine)
+
+    def get(self, name: str) -> Volume:
+        """Raises VolumeNotFound."""
+        engine = self._prepare()
+        return Volume(engine.volumes.get(name).name, engine)
+
+    def list(self, filters: Mapping[str, Any] | None = None) -> "builtins.list[Volume]":
+        """
+        All, by name, or those that *filters* let through: name, label, driver, dangling (no container has it).
+
+        Raises InvalidArgument for a filter that there is not.
+        """
+        chosen = Filters.parse(filters, ("name", "label", "driver", "dangling"))
+        engine = self._prepare()
+        held = engine.volumes.held() if "dangling" in chosen else set()
+        return [
+            Volume(record.name, engine)
+            for record in engine.volumes.all()
+            if chosen.contains("name", record.name)
+            and chosen.labels_fit(record.labels)
+            and chosen.equals("driver", record.driver)
+            and chosen.is_so("dangling", record.name not in held)
+        ]
+
+    def prune(self, filters: Mapping[str, Any] | None = None) -> PrunedVolumes:
+        """
+        Remove the anonymous volumes that no container has; with the filter `all` those with a name, too.
+
+        *filters* may also have label and `label!`. Tells what was removed, and the bytes that are free.
+        """
+        chosen = Filters.parse(filters, ("all", "label", "label!"))
+        engine = self._prepare()
+        every = chosen.is_true("all")
+        return engine.volumes.prune(lambda record: (every or record.anonymous) and chosen.labels_fit(record.labels))
