@@ -209,8 +209,9 @@ class Cgroup:
         for directory in self.directories:
             try:
                 return [int(pid) for pid in _read(f"{directory}/{_PIDS_OF_A_GROUP}").split()]
-            except FileNotFoundError:
-                continue
+            except OSError as error:
+                if error.errno not in (ENOENT, ENODEV):  # ENODEV: removed between open(2) and read(2)
+                    raise
         return []
 
     def remove(self) -> None:
