@@ -53,6 +53,7 @@ class Download:
         self._response: BaseHTTPResponse | None = None
         self._skip = 0  # bytes of the response that are known already
         self._fruitless = 0  # tries in a row that brought nothing
+        self._broken = False  # whether a connection ever failed
         self._verified = False
 
     def close(self) -> None:
@@ -108,7 +109,9 @@ class Download:
                 if self._response is None:
                     self._connect()
                 assert self._response is not None
-                piece = self._response.read(size, decode_content=False)
+                # A read that waits for all of *size* loses what had come when it fails: not twice.
+                read = self._response.read1 if self._broken else self._response.read
+                piece = read(size, decode_content=False)
                 if self._skip:
                     skipped, piece = len(piece), piece[self._skip :]
                     self._skip = max(0, self._skip - skipped)
@@ -168,6 +171,7 @@ class Download:
         if self._registry.cancelled.is_set():
             raise Cancelled("given up")
         self._fruitless += 1
+        self._broken = True
         if self._fruitless > self._retries:
             why = str(failure) if failure is not None else "the connection ends early"
             raise RegistryUnreachable(

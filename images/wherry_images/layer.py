@@ -84,16 +84,16 @@ def apply(
     try:
         return layer.apply()
     except OSError as error:
-        raise _meaning(error, layer.entry) from error
+        raise _meaning(error, layer.entry, target) from error
     except OverflowError as error:
         raise InvalidLayer(f"a number out of all bounds: {error}", entry=layer.entry) from error
     finally:
         layer.close()
 
 
-def _meaning(error: OSError, entry: str) -> Exception:
+def _meaning(error: OSError, entry: str, target: int) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(entry, "a layer's files")
+        return NoSpace(os.readlink(f"/proc/self/fd/{target}"), f"a layer's {entry}")
     if error.errno in _LAYERS_FAULT:
         return InvalidLayer(os.strerror(error.errno or 0).lower(), entry=entry)
     if error.errno in (errno.EPERM, errno.EACCES):
@@ -218,7 +218,7 @@ class _Layer:
         if exists or self._wants_chown(entry, directory):
             self._chown(directory, name, entry)
         if exists or not self._keeps_modes or mode & 0o6000 or not directory.plain:
-            os.chmod(path, mode)
+            tree.chmod(path, mode)
         if hides:
             os.setxattr(path, self._opaque_xattr, b"y", follow_symlinks=False)
         if entry.xattrs:
@@ -280,7 +280,7 @@ class _Layer:
             return
         self._finish_node(entry, directory, name)
         if not self._keeps_modes or entry.mode & 0o6000:
-            os.chmod(self._path(directory, name), entry.mode)
+            tree.chmod(self._path(directory, name), entry.mode)
 
     def _finish_node(self, entry: Entry, directory: _Directory, name: bytes) -> None:
         if self._wants_chown(entry, directory):
@@ -409,8 +409,8 @@ class _Layer:
         os.unlink(part, dir_fd=here.descriptor)
         os.mkdir(part, 0o755, dir_fd=here.descriptor)
         path = self._path(here, part)
-        os.chmod(path, 0o755)
-        os.setxattr(path, self._opaque_xattr, b"y")
+        tree.chmod(path, 0o755)
+        os.setxattr(path, self._opaque_xattr, b"y", follow_symlinks=False)
         self._depends()
         return os.open(part, _WALK, dir_fd=here.descriptor)
 
@@ -428,10 +428,10 @@ class _Layer:
                 tree.copy_attributes(found.descriptor, path, found.status, reserved=RESERVED_XATTRS)
                 mode = stat.S_IMODE(found.status.st_mode)
                 if self._mode_until_filled(where, mode) != mode:
-                    os.chmod(path, mode | 0o700)
+                    tree.chmod(path, mode | 0o700)
                 self._remember_time(where, found.status.st_mtime_ns)
             else:
-                os.chmod(path, 0o755)
+                tree.chmod(path, 0o755)
         finally:
             if found is not None:
                 found.close()

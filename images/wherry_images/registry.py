@@ -427,7 +427,10 @@ class Registry:
             pause = self._config.retry_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
             if wait is not None:
                 pause = wait + random.uniform(0, self._config.retry_wait)
-            if not retry or attempt > self._config.retries or pause > self._config.longest_wait:
+            retries = self._config.retries if retry else 0
+            if _is_refused(failure) and endpoint.host not in self._schemes:
+                retries = min(retries, 1)  # nobody listens, and never did: more patience would only look like a hang
+            if attempt > retries or pause > self._config.longest_wait:
                 raise failure
             self.pause(pause)
 
@@ -823,6 +826,15 @@ def _token(answer: object, started: float, registry: str) -> _Token:
     life = fields.get("expires_in")
     seconds = life if isinstance(life, int) and life > 0 else _TOKEN_LIFE_S
     return _Token(f"Bearer {token}", started + 0.9 * min(seconds, 86400))
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether it comes down to a refused connection."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _retry_after(response: "BaseHTTPResponse") -> float | None:

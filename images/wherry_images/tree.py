@@ -41,7 +41,7 @@ def _open_directory(parent: int, name: bytes | str) -> int:
     try:
         return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
     except PermissionError:  # not root, and the directory's own mode forbids it
-        os.chmod(name, 0o700, dir_fd=parent, follow_symlinks=True)
+        chmod(name, 0o700, dir_fd=parent)
         return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
 
 
@@ -70,6 +70,16 @@ def _empty(top: int, directory: int, depth: int, numbers: "count[int]") -> None:
         again = bool(names) and depth == 0
 
 
+def chmod(path: bytes | str, mode: int, *, dir_fd: int | None = None) -> None:
+    """chmod(2) that follows no link at the end of *path*: there it fails."""
+    # Only fchmodat2(2) of Linux 6.6 can be told that; a descriptor of the place itself does as well.
+    place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.chmod(f"/proc/self/fd/{place}", mode)
+    finally:
+        os.close(place)
+
+
 def copy_attributes(source: int, target: str, status: os.stat_result, *, reserved: tuple[bytes, ...] = ()) -> None:
     """
     Give *target* (a path whose last link is not followed) the owner, mode, extended attributes and times of *source*,
@@ -78,7 +88,7 @@ def copy_attributes(source: int, target: str, status: os.stat_result, *, reserve
     if os.geteuid() == 0:
         os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
-        os.chmod(target, stat.S_IMODE(status.st_mode))
+        chmod(target, stat.S_IMODE(status.st_mode))
         origin = f"/proc/self/fd/{source}"
         for name in _xattrs(origin):
             if not os.fsencode(name).startswith(reserved or (b"\0",)):

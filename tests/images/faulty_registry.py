@@ -32,12 +32,19 @@ class Request:
 
 @attrs.define
 class Answer:
-    """What to send instead of the usual; `cut` bytes of the body are sent before the connection is torn."""
+    """
+    What to send instead of the usual.
+
+    After `cut` bytes of the body the connection is torn, or with `silent` kept until the client gives up; `drip` sends
+    byte by byte.
+    """
 
     status: int = 200
     headers: dict[str, str] = attrs.field(factory=dict)
     body: bytes = b""
     cut: int | None = None
+    silent: bool = False
+    drip: bool = False
 
 
 Hook = Callable[[Request, Answer], Answer | None]
@@ -176,7 +183,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = answer.body if answer.cut is None else answer.body[: answer.cut]
         try:
-            self.wfile.write(body)
+            for piece in (body[at : at + 1] for at in range(len(body))) if answer.drip else (body,):
+                self.wfile.write(piece)
+            if answer.silent:
+                self.rfile.read(1)
         except OSError:
             self.close_connection = True
             return

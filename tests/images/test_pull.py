@@ -31,7 +31,7 @@ from images.build import (
     tar,
 )
 from images.conftest import IMPATIENT, Puller
-from images.faulty_registry import Answer, Request
+from images.faulty_registry import Answer, FaultyRegistry, Request
 from images.mounting import describe, mounted
 from wherry_images import ImageStore, Limits, PullEvent
 from wherry_images.errors import (
@@ -51,6 +51,7 @@ from wherry_images.errors import (
     SizeMismatch,
     UnsupportedImage,
 )
+from wherry_images.registry import Registry
 from wherry_oci.errors import InvalidArgument
 
 pytestmark = pytest.mark.root
@@ -458,6 +459,30 @@ def test_a_digest_of_an_index_stands_for_several_images(puller: Puller) -> None:
     assert puller.store.get(name, platform="linux/amd64").id == amd.id
 
 
+def test_a_registry_that_falls_silent(make_store: Callable[..., ImageStore], faulty: FaultyRegistry) -> None:
+    """After the configured patience the pull goes on, on another connection, and no silence costs it twice."""
+    built = simple()
+    silences = iter([20_000, 40_000, 60_000, 80_000, 95_000, 97_000, 99_000])
+
+    def silent(request: Request, answer: Answer) -> Answer | None:
+        if blob_of(built) in request.path and (cut := next(silences, None)):
+            return attrs.evolve(answer, cut=cut - len(built.layers[0].blob) + len(answer.body), silent=True)
+        return None
+
+    faulty.hooks.append(silent)
+    puller = Puller(make_store(registries=attrs.evolve(IMPATIENT, timeout=0.2)), faulty)
+    assert puller.pull(built).id == built.id
+    assert faulty.sent[blob_of(built)] == 20_000 + len(built.layers[0].blob)  # what the first one had begun to send
+
+
+def test_a_registry_that_sends_byte_by_byte(puller: Puller) -> None:
+    """Slow is not broken: it is asked once."""
+    built = simple(4_000)
+    puller.registry.hooks.append(lambda request, answer: attrs.evolve(answer, drip=True))
+    assert puller.pull(built).id == built.id
+    assert puller.registry.count("GET", blob_of(built)) == 1
+
+
 def test_a_server_that_ignores_ranges(puller: Puller) -> None:
     """Bytes that are known are skipped, not mixed in."""
     built = simple()
@@ -524,6 +549,17 @@ def test_a_registry_that_is_not_there(make_store: Callable[..., ImageStore]) -> 
     config = attrs.evolve(IMPATIENT, retries=1)
     with pytest.raises(RegistryUnreachable, match=r"127\.0\.0\.1:1/.*refused"):
         make_store(registries=config).pull("127.0.0.1:1/app")
+
+
+def test_a_registry_that_never_listened_is_asked_twice(
+    make_store: Callable[..., ImageStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused connection is an answer; patience is for those who were there before."""
+    pauses: list[float] = []
+    monkeypatch.setattr(Registry, "pause", lambda self, seconds: pauses.append(seconds))
+    with pytest.raises(RegistryUnreachable, match="refused"):
+        make_store(registries=IMPATIENT).pull("127.0.0.1:1/app")
+    assert len(pauses) == 1
 
 
 def test_nonsense_instead_of_http(puller: Puller) -> None:
