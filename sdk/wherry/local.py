@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _REMOVE_TIMEOUT_S = 10.0
 _SHOWN_LINES = 20
+_IMAGE_TRIES = 5
 _POLL_S = 0.002
 
 
@@ -184,13 +185,11 @@ class LocalEngine:
 
     def _make(self, place: Reservation, image_name: str, image: Image, options: Options) -> Record:
         """The container's row and files."""
-        program = specification.program_of(options, image.config, image_name)
         hostname = self._hostname(options, place.id)
         directory = self.store.directory(place.id)
         mountplan.make_sources(options.mounts)
-        mounted = self._mounted_images(options)
         try:
-            record = self._insert(place.id, image_name, image, options, program, hostname, mounted)
+            record, image, program = self._record(place.id, image_name, image, options, hostname)
             points = mount_points(record)
             spec = specification.document(
                 options,
@@ -210,6 +209,24 @@ class LocalEngine:
             self._discard(place.id)
             raise
         return record
+
+    def _record(
+        self, container_id: str, image_name: str, image: Image, options: Options, hostname: str
+    ) -> tuple[Record, Image, specification.Program]:
+        """The container's row, which holds its images; one that is removed just before that is found or pulled anew."""
+        tries = _IMAGE_TRIES
+        while True:
+            program = specification.program_of(options, image.config, image_name)
+            mounted = self._mounted_images(options)
+            try:
+                record = self._insert(container_id, image_name, image, options, program, hostname, mounted)
+            except ImageNotFound:
+                tries -= 1
+                if not tries:
+                    raise
+                image = self.image(image_name, options)
+            else:
+                return record, image, program
 
     def _mounted_images(self, options: Options) -> dict[str, Image]:
         """The images that are to be mounted in the container, by target; pulled as its own would be."""
