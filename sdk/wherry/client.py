@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wherry.container import Container
     from wherry.images import ImageCollection
     from wherry.local import LocalEngine
+    from wherry.networkcollection import NetworkCollection
     from wherry.volumecollection import VolumeCollection
 
 
@@ -70,7 +71,9 @@ class Client:
     @property
     def networks(self) -> "NetworkCollection":
         """Every network of this root."""
-        return NetworkCollection(self)
+        from wherry.networkcollection import NetworkCollection
+
+        return NetworkCollection(self._engine)
 
     @property
     def images(self) -> "ImageCollection":
@@ -192,18 +195,3 @@ class ContainerCollection:
     def prune(self) -> "builtins.list[str]":
         """Remove every container that does not run; returns their ids."""
         return self._client._engine.prune()
-
-
-class NetworkCollection:
-    """`client.networks`."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def prune(self) -> "builtins.list[str]":
-        """
-        Take down the bridges and nftables of networks in which no container is; returns their names.
-
-        The default network is made again when a container needs it, with the same addresses.
-        """
-        return self._client._engine.prune_networks()

@@ -26,6 +26,8 @@ __all__ = [
     "ExecutableNotRunnable",
     "InvalidArgument",
     "NameInUse",
+    "NetworkInUse",
+    "NetworkNotFound",
     "NotFound",
     "NotHealthy",
     "NotRunning",
@@ -57,6 +59,22 @@ class ContainerNotFound(NotFound):
     def __init__(self, name: str) -> None:
         super().__init__(f"no such container: {name!r}; `wherry ps --all` lists them")
         self.name = name
+
+
+class NetworkNotFound(NotFound):
+    """No network of that name, id or id prefix."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no network is called {name!r}: create it, or list those that are there")
+        self.name = name
+
+
+class NetworkInUse(Conflict):
+    """Containers are in the network: `name`, `count`."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(f"network {name!r} has {count} containers: remove or disconnect them first")
+        self.name, self.count = name, count
 
 
 class VolumeNotFound(NotFound):

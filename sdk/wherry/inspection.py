@@ -159,30 +159,26 @@ def _port_bindings(ports: list[Mapping[str, Any]]) -> dict[str, list[dict[str, s
 
 def network_settings(engine: "LocalEngine", record: "Record", state: "State") -> dict[str, Any]:
     """`NetworkSettings`: addresses are shown while it runs, as Docker does."""
-    from wherry import network
+    from wherry import membership
+    from wherry.networkdocument import describe, endpoint_settings
+    from wherry.networkoptions import has_endpoints
 
     running = state.status in ("running", "paused")
-    with engine.database.read() as connection:
-        places = network.endpoints(connection, record.id)
+    mode = record.settings["network"]
     networks = {
-        place.name: {
-            "NetworkID": place.id,
-            "Gateway": place.gateway if running else "",
-            "IPAddress": endpoint.ipv4 if running else "",
-            "IPPrefixLen": place.prefix_length if running else 0,
-            "MacAddress": endpoint.mac,
-            "Aliases": list(endpoint.aliases) or None,
-        }
-        for place, endpoint in places
+        place.name: endpoint_settings(place, endpoint, membership.names_of(record, place, endpoint), running=running)
+        for place, endpoint in membership.places_of(engine, record)
     }
-    if not places:
-        networks = {record.settings["network"]: {"NetworkID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0}}
-    first = next(iter(networks.values()))
+    if mode in ("none", "host"):
+        networks = {mode: {"NetworkID": describe(engine, mode).id, **dict.fromkeys(_ADDRESSES, ""), "IPPrefixLen": 0}}
+    # Docker's old fields tell of the default network alone; here, of the first one.
+    first = next(iter(networks.values())) if has_endpoints(mode) and networks else {}
     return {
-        "Ports": port_map(state.ports, record.settings["exposed_ports"]) if running else {},
+        "Ports": port_map(state.ports, record.settings["exposed_ports"]) if running and has_endpoints(mode) else {},
         "Networks": networks,
-        "IPAddress": first["IPAddress"],
-        "IPPrefixLen": first["IPPrefixLen"],
-        "Gateway": first["Gateway"],
-        "MacAddress": first.get("MacAddress", ""),
+        **{name: first.get(name, "") for name in _ADDRESSES},
+        **{name: first.get(name, 0) for name in ("IPPrefixLen", "GlobalIPv6PrefixLen")},
     }
+
+
+_ADDRESSES = ("IPAddress", "Gateway", "MacAddress", "GlobalIPv6Address", "IPv6Gateway", "EndpointID")

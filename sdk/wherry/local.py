@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from wherry import mountplan, namefiles, network, recovery, specification, volumes
+from wherry import membership, mountplan, network, recovery, specification, volumes
 from wherry import state as states
 from wherry.containerstore import COMPONENT, MIGRATIONS, ContainerStore, Record
 from wherry.errors import (
@@ -25,6 +25,7 @@ from wherry.errors import (
 )
 from wherry.logreader import LogReader, last
 from wherry.mounts import IMAGE, VOLUME, MountPoint
+from wherry.networkoptions import CONTAINER
 from wherry.options import Options, health_check, published
 from wherry.reservation import Reservation
 from wherry_images import Image, ImageStore
@@ -185,6 +186,7 @@ class LocalEngine:
 
     def _make(self, place: Reservation, image_name: str, image: Image, options: Options) -> Record:
         """The container's row and files."""
+        options = self._with_other(options)
         hostname = self._hostname(options, place.id)
         directory = self.store.directory(place.id)
         mountplan.make_sources(options.mounts)
@@ -196,7 +198,7 @@ class LocalEngine:
                 program,
                 container_id=place.id,
                 hostname=hostname,
-                directory=str(directory),
+                directory=str(membership.directory_of_names(self, record)),
                 points=points,
             )
             self._fill_volumes(place.id, image, options, points)
@@ -209,6 +211,15 @@ class LocalEngine:
             self._discard(place.id)
             raise
         return record
+
+    def _with_other(self, options: Options) -> Options:
+        """The container whose network is to be shared, by its id. Raises ContainerNotFound, Conflict."""
+        if not options.network.startswith(CONTAINER):
+            return options
+        other = self.record(options.network.removeprefix(CONTAINER))
+        if other.settings["network"].startswith(CONTAINER):
+            raise Conflict(f"container {other.name} has no network of its own: share that of whom it shares it with")
+        return attrs.evolve(options, network=f"{CONTAINER}{other.id}")
 
     def _record(
         self, container_id: str, image_name: str, image: Image, options: Options, hostname: str
@@ -243,10 +254,12 @@ class LocalEngine:
         with mountplan.RootOpener(self.images.mounts(image, directory, read_only=True)) as root:
             mountplan.fill(self.volumes, points, uncopied, root)
 
-    @staticmethod
-    def _hostname(options: Options, container_id: str) -> str:
+    def _hostname(self, options: Options, container_id: str) -> str:
         if options.network == "host":
-            return os.uname().nodename
+            return options.hostname or os.uname().nodename
+        if options.network.startswith(CONTAINER):
+            other: str = self.record(options.network.removeprefix(CONTAINER)).settings["hostname"]
+            return other
         return options.hostname or container_id[:12]
 
     def _insert(
@@ -301,17 +314,14 @@ class LocalEngine:
             self.store.insert(connection, record)
             for held in (image, *mounted.values()):
                 self.images.hold(connection, container_id, held)
-            if options.network in ("bridge", "default"):
-                network.allocate(connection, network.default_network(connection), container_id)
+            for request in options.endpoints:
+                network.join(connection, container_id, request)
         return record
 
     def _write_order(self, record: Record, options: Options, program: specification.Program, image: Image) -> None:
         """The shim's instructions, and the files that are mounted over the image's own."""
         directory = self.store.directory(record.id)
-        with self.database.read() as connection:
-            places = network.endpoints(connection, record.id)
-        mode = "bridge" if places else options.network
-        ports = published(options, image.config.exposed_ports or ())
+        places = membership.places_of(self, record)
         order = {
             "id": record.id,
             "directory": str(directory),
@@ -322,7 +332,7 @@ class LocalEngine:
             "terminal": options.tty,
             "stdin": options.stdin_open,
             "init": options.init,
-            "network": None if mode == "host" else network.plan(record.id, places, ports, mode=mode),
+            "network": self._first_plan(record, places),
             "cgroup": f"{options.cgroup_parent}/{record.id}",
             "seccomp": self._seccomp(options),
             "log": "local",
@@ -332,38 +342,14 @@ class LocalEngine:
             "owner": _owner() if options.lifetime == "owner" else None,
         }
         (directory / "shim.json").write_text(json.dumps(order), encoding="utf-8", errors="surrogateescape")
-        self._write_names(record, options, places)
+        membership.write_names(self, record, places)
 
-    def _write_names(
-        self, record: Record, options: Options, places: Sequence[tuple[network.Network, network.Endpoint]]
-    ) -> None:
-        directory = self.store.directory(record.id)
-        hostname = record.settings["hostname"]
-        gateway = places[0][0].gateway if places else None
-        extra = namefiles.parse_extra_hosts(list(options.extra_hosts), gateway)
-        if options.network == "host":
-            hosts = Path("/etc/hosts").read_text(encoding="utf-8", errors="surrogateescape")
-            hosts += "".join(f"{address}\t{name}\n" for name, address in extra)
-        else:
-            addresses = [endpoint.ipv4 for _, endpoint in places]
-            hosts = namefiles.hosts_file(
-                hostname, domainname=options.domainname, addresses=addresses, extra_hosts=extra
-            )
-        resolver = namefiles.resolv_conf(
-            namefiles.host_resolv_conf(),
-            dns=options.dns,
-            search=options.dns_search or None,
-            options=options.dns_opt or None,
-            loopback=options.network == "host",
-        )
-        for name, text in (
-            ("hosts", hosts),
-            ("hostname", namefiles.hostname_file(hostname)),
-            ("resolv.conf", resolver),
-        ):
-            path = directory / name
-            path.write_text(text, encoding="utf-8", errors="surrogateescape")
-            os.chmod(path, 0o644)  # any user of the container reads them
+    def _first_plan(self, record: Record, places: membership.Places) -> dict[str, Any] | None:
+        """Another's network need not be there when a container is made, only when it is started."""
+        try:
+            return membership.plan_of(self, record, places)
+        except NotRunning:
+            return network.plan(record.id, mode="join", path="")
 
     def _seccomp(self, options: Options) -> str | None:
         if options.privileged or options.seccomp_unconfined:
@@ -383,6 +369,7 @@ class LocalEngine:
             recovery.end_orphans(self.store, record.id)
             for leftover in (self.store.directory(record.id), self.store.run_directory(record.id)):
                 (leftover / records.EXIT).unlink(missing_ok=True)
+            membership.refresh(self, record)
             self._start(record, lock)
 
     def _start(self, record: Record, lock: int, shim: Shim | None = None) -> None:
@@ -392,9 +379,9 @@ class LocalEngine:
             shim.move()
         try:
             os.makedirs(run, 0o700, exist_ok=True)
-            with self.database.read() as connection:
-                places = network.endpoints(connection, record.id)
-            for place, _ in places:
+            if record.settings["network"].startswith(CONTAINER):
+                membership.plan_of(self, record, ())  # for its error
+            for place, _ in membership.places_of(self, record):
                 network.ensure_bridge(place, self.run_directory)
             for point in mount_points(record):
                 if point.kind == VOLUME:
@@ -637,6 +624,7 @@ class LocalEngine:
         record = self.record(name)
         with self._transaction() as connection:
             self.store.rename(connection, record.id, str(checked))
+        membership.renamed(self, self.record(record.id))
 
     def prune(self) -> list[str]:
         """Remove every container that does not run; their ids."""
@@ -688,17 +676,6 @@ class LocalEngine:
         if not self.state(record).pid:
             raise NotRunning(record.name, self.state(record).status, "list the processes of")
         return Cgroup(f"{record.settings['cgroup_parent']}/{record.id}", Hierarchies.find()).pids()
-
-    def prune_networks(self) -> list[str]:
-        """Take down what unused networks have on the host; their names."""
-        self.prepare()
-        taken = []
-        with self._transaction() as connection:
-            for unused in network.networks(connection):
-                if not network.members(connection, unused):
-                    network.remove_bridge(connection, unused)
-                    taken.append(unused.name)
-        return taken
 
     def converse(self, record: Record, op: str, **request: Any) -> tuple[shims.Conversation, dict[str, Any]]:
         """A conversation with its shim, and the first answer. Raises NotRunning."""

@@ -13,21 +13,31 @@ import errno
 import fcntl
 import json
 import os
+import re
 import sqlite3
 import zlib
-from _socket import AF_INET, inet_aton, inet_ntoa
+from _socket import AF_INET, AF_INET6
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import attrs
 
+from wherry import nettable, subnets
+from wherry.errors import NetworkInUse, NetworkNotFound
 from wherry.portbinding import PortBinding
-from wherry_oci.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from wherry_oci.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+    Unsupported,
+)
 from wherry_oci.linux import nftables
 from wherry_oci.linux.netlink import Message, NetlinkError
 from wherry_oci.linux.rtnetlink import Link, RouteSocket, add_address, delete_address, delete_link, new_bridge, set_link
-from wherry_shim.network import ADDRESSED, PORTS, remove_entries
 
 COMPONENT = "network"  # for Database.migrate
 MIGRATIONS = (
@@ -61,14 +71,31 @@ MIGRATIONS = (
     );
     CREATE INDEX endpoints_of_container ON endpoints(container);
     """,
+    """
+    ALTER TABLE networks ADD COLUMN ip_range TEXT NOT NULL DEFAULT '';
+    ALTER TABLE networks ADD COLUMN subnet6 TEXT NOT NULL DEFAULT '';
+    ALTER TABLE networks ADD COLUMN gateway6 TEXT NOT NULL DEFAULT '';
+    ALTER TABLE networks ADD COLUMN attachable INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE endpoints ADD COLUMN ipv6 TEXT NOT NULL DEFAULT '';
+    ALTER TABLE endpoints ADD COLUMN links TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE endpoints ADD COLUMN wanted TEXT NOT NULL DEFAULT '{}';
+    CREATE UNIQUE INDEX endpoints_ipv6 ON endpoints(network, ipv6) WHERE ipv6 != '';
+    """,
 )
 
 DEFAULT = "bridge"  # the name of the network of containers that name none
 
 MTU_OPTION = "com.docker.network.driver.mtu"
 BRIDGE_OPTION = "com.docker.network.bridge.name"
+_OPTIONS = (MTU_OPTION, BRIDGE_OPTION)
+PREDEFINED = ("host", "none")  # names that are no bridge's
 
-_COLUMNS = "id, name, driver, subnet, gateway, bridge, internal, options, labels, created"
+_COLUMNS = (
+    "id, name, driver, subnet, gateway, bridge, internal, options, labels, created, ip_range, subnet6, gateway6, "
+    "attachable"
+)
+_PLACES = "network, container, ipv4, mac, device, aliases, ipv6, links, wanted"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _MTU = 1500
 _LOCK = "network.lock"
 
@@ -88,10 +115,19 @@ class Network:
     labels: Mapping[str, str]
     created: str  # RFC 3339
     root: str  # the mark of the root directory that it belongs to
+    ip_range: str = ""  # where addresses are given from; "": all of the subnet
+    subnet6: str = ""  # "fd00:…::/64"; "": no IPv6
+    gateway6: str = ""
+    attachable: bool = False
 
     @property
     def prefix_length(self) -> int:
-        return int(self.subnet.partition("/")[2])
+        return subnets.prefix_length(self.subnet)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the network "bridge", in which nobody has a name."""
+        return self.name == DEFAULT
 
     @property
     def mtu(self) -> int:
@@ -118,6 +154,21 @@ class Endpoint:
     mac: str
     device: str  # the host's end of the pair of devices
     aliases: tuple[str, ...] = ()
+    ipv6: str = ""
+    links: tuple[tuple[str, str], ...] = ()  # another container's name, and what this one calls it
+    wanted: Mapping[str, str] = attrs.field(factory=dict)  # ipv4, ipv6, mac, where they were asked for
+
+
+@attrs.frozen(kw_only=True)
+class EndpointRequest:
+    """How a container shall be in a network; what is "" is chosen."""
+
+    network: str  # name or id
+    aliases: tuple[str, ...] = ()
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    links: tuple[tuple[str, str], ...] = ()
 
 
 # Records
@@ -139,13 +190,13 @@ def get_network(connection: sqlite3.Connection, name: str) -> Network:
         rows = connection.execute(f"SELECT {_COLUMNS} FROM networks WHERE id GLOB ? LIMIT 2", (name + "*",)).fetchall()
         row = rows[0] if len(rows) == 1 else None
     if row is None:
-        raise NotFound(f"no network is called {name!r}: create it, or list those that are there")
-    return _network(row, _root(connection))
+        raise NetworkNotFound(name)
+    return _network(row, root_mark(connection))
 
 
 def networks(connection: sqlite3.Connection) -> list[Network]:
     """All networks of this root, by name."""
-    root = _root(connection)
+    root = root_mark(connection)
     return [_network(row, root) for row in connection.execute(f"SELECT {_COLUMNS} FROM networks ORDER BY name")]
 
 
@@ -155,7 +206,12 @@ def create_network(
     *,
     subnet: str | None = None,
     gateway: str | None = None,
+    ip_range: str | None = None,
+    ipv6: bool = False,
+    subnet6: str | None = None,
+    gateway6: str | None = None,
     internal: bool = False,
+    attachable: bool = False,
     options: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Network:
@@ -163,33 +219,93 @@ def create_network(
     A new bridge network. Its device is made at once, still down, because that is what takes the device's name and the
     addresses in an instant on a host where several roots look for free ones; `ensure_bridge` does the rest.
 
-    Without *subnet* one that overlaps neither a route of the host nor a nameserver's address is chosen. Raises
-    AlreadyExists, InvalidArgument, PermissionDenied, or Conflict if the subnet overlaps another one.
+    Without *subnet* one that overlaps neither a route of the host nor a nameserver's address is chosen; with *ipv6* and
+    no *subnet6* a unique local one. Raises AlreadyExists, InvalidArgument, PermissionDenied, or Conflict if the subnet
+    overlaps another one.
     """
+    _check_name(name)
     if connection.execute("SELECT 1 FROM networks WHERE name = ?", (name,)).fetchone():
         raise AlreadyExists(f"a network is called {name!r} already: choose another name, or remove it first")
     options = dict(options or {})
-    root = _root(connection)
+    _check_options(options)
+    if subnet is None and (gateway or ip_range):
+        raise InvalidArgument(f"network {name!r}: a gateway or range needs a subnet")
+    if gateway6 and not subnet6:
+        raise InvalidArgument(f"network {name!r}: an IPv6 gateway needs an IPv6 subnet")
+    root = root_mark(connection)
     taken = [row[0] for row in connection.execute("SELECT subnet FROM networks")]
+    second, gateway6 = _second_subnet(connection, subnet6, gateway6, wanted=ipv6 or bool(subnet6))
     with _route_socket() as route:
         device = _make_device(route, options.get(BRIDGE_OPTION), _bridge_mac(root, name))
         try:
-            subnet, gateway = _take_subnet(route, device, subnet, gateway, taken)
+            subnet, gateway, ip_range = _take_subnet(route, device, subnet, gateway, ip_range, taken)
+            if second:
+                _check_free(second, _in_use(route, device, AF_INET6))
         except BaseException:
             route.execute([delete_link(device.name)])
             raise
-    first, _ = _bounds(subnet)
-    identity = os.urandom(32).hex()
-    connection.execute(
-        "INSERT INTO networks(id, name, driver, subnet, gateway, bridge, internal, options, labels, next_ipv4)"
-        " VALUES (?, ?, 'bridge', ?, ?, ?, ?, ?, ?, ?)",
-        (identity, name, subnet, gateway, device.name, internal, json.dumps(options), json.dumps(labels or {}), first),
-    )
+    first, _ = _given(subnet, ip_range)
+    identity = _default_id(root) if name == DEFAULT else os.urandom(32).hex()
+    values = {
+        "id": identity,
+        "name": name,
+        "driver": "bridge",
+        "subnet": subnet,
+        "gateway": gateway,
+        "bridge": device.name,
+        "internal": internal,
+        "options": json.dumps(options),
+        "labels": json.dumps(dict(labels or {})),
+        "next_ipv4": first,
+        "ip_range": ip_range,
+        "subnet6": second,
+        "gateway6": gateway6,
+        "attachable": attachable,
+    }
+    names = ", ".join(values)
+    places = ", ".join(f":{column}" for column in values)
+    connection.execute(f"INSERT INTO networks({names}) VALUES ({places})", values)
     return get_network(connection, identity)
 
 
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidArgument(f"network name {name!r}: a name is one of a-z A-Z 0-9, then those and _ . -")
+    if name in PREDEFINED:
+        raise AlreadyExists(f"network {name!r} is there already, for every container that asks for it")
+
+
+def _check_options(options: Mapping[str, str]) -> None:
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            raise Unsupported(f"network option {name!r} is not supported: {', '.join(_OPTIONS)} are")
+        if name == MTU_OPTION and not (value.isdecimal() and 68 <= int(value) <= 65535):
+            raise InvalidArgument(f"network option {name}={value!r}: an MTU is a number from 68 to 65535")
+
+
+def _second_subnet(
+    connection: sqlite3.Connection, subnet6: str | None, gateway6: str | None, *, wanted: bool
+) -> tuple[str, str]:
+    """Subnet and gateway of IPv6; two empty texts for none."""
+    if not wanted:
+        return "", ""
+    if subnet6 is None:
+        subnet6 = subnets.unique_local(os.urandom(7))
+    if not subnets.is_ipv6(subnet6):
+        raise InvalidArgument(f"subnet {subnet6!r} is not of IPv6")
+    subnet6, gateway6, _ = subnets.checked(subnet6, gateway6)
+    _check_free(subnet6, [row[0] for row in connection.execute("SELECT subnet6 FROM networks WHERE subnet6 != ''")])
+    return subnet6, gateway6
+
+
+def _check_free(subnet: str, others: Iterable[str]) -> None:
+    conflict = next((other for other in others if subnets.overlap(subnet, other)), None)
+    if conflict is not None:
+        raise Conflict(f"subnet {subnet} overlaps {conflict}, which is in use: choose another one")
+
+
 def remove_network(connection: sqlite3.Connection, network: Network) -> None:
-    """Remove the record and what is on the host. Raises Conflict while containers have addresses in it."""
+    """Remove the record and what is on the host. Raises NetworkInUse while containers have addresses in it."""
     remove_bridge(connection, network)
     connection.execute("DELETE FROM networks WHERE id = ?", (network.id,))
 
@@ -197,18 +313,20 @@ def remove_network(connection: sqlite3.Connection, network: Network) -> None:
 def endpoints(connection: sqlite3.Connection, container: str) -> list[tuple[Network, Endpoint]]:
     """The container's places, first joined first."""
     rows = connection.execute(
-        "SELECT network, ipv4, mac, device, aliases FROM endpoints WHERE container = ? ORDER BY rowid", (container,)
+        f"SELECT {_PLACES} FROM endpoints WHERE container = ? ORDER BY rowid", (container,)
     ).fetchall()
-    return [(get_network(connection, row[0]), _endpoint(container, *row)) for row in rows]
+    return [(get_network(connection, row[0]), _endpoint(row)) for row in rows]
 
 
 def members(connection: sqlite3.Connection, network: Network) -> list[Endpoint]:
     """All places in the network, by address."""
-    rows = connection.execute(
-        "SELECT container, network, ipv4, mac, device, aliases FROM endpoints WHERE network = ? ORDER BY ipv4",
-        (network.id,),
-    )
-    return [_endpoint(*row) for row in rows]
+    rows = connection.execute(f"SELECT {_PLACES} FROM endpoints WHERE network = ? ORDER BY ipv4", (network.id,))
+    return [_endpoint(row) for row in rows]
+
+
+def in_use(connection: sqlite3.Connection) -> set[str]:
+    """The ids of all networks in which a container has a place."""
+    return {row[0] for row in connection.execute("SELECT DISTINCT network FROM endpoints")}
 
 
 def allocate(
@@ -217,34 +335,64 @@ def allocate(
     container: str,
     *,
     ipv4: str | None = None,
+    ipv6: str | None = None,
     mac: str | None = None,
     aliases: Sequence[str] = (),
+    links: Sequence[tuple[str, str]] = (),
 ) -> Endpoint:
     """
     Give the container an address in the network, or the one that it has already.
 
     An address that was given back comes up again only after all others, so that nobody's caches mistake its new owner
-    for the old one. Raises InvalidArgument for an *ipv4* outside the subnet, Conflict if it is taken, Unavailable if
-    no address is left.
+    for the old one. Raises InvalidArgument for an *ipv4* or *ipv6* outside the subnet, Conflict if it is taken,
+    Unavailable if no address is left.
     """
-    query = "SELECT network, ipv4, mac, device, aliases FROM endpoints WHERE network = ? AND container = ?"
-    row = connection.execute(query, (network.id, container)).fetchone()
+    row = connection.execute(
+        f"SELECT {_PLACES} FROM endpoints WHERE network = ? AND container = ?", (network.id, container)
+    ).fetchone()
     if row is not None:
-        return _endpoint(container, *row)
+        return _endpoint(row)
     number = _free_address(connection, network) if ipv4 is None else _wanted_address(connection, network, ipv4)
-    endpoint = Endpoint(
-        network=network.id,
-        container=container,
-        ipv4=_dotted(number),
-        mac=mac or "02:42:" + ":".join(f"{byte:02x}" for byte in number.to_bytes(4, "big")),
-        device="veth" + os.urandom(6).hex()[:11],  # 15 characters, the most that Linux takes
-        aliases=tuple(aliases),
+    wanted = {name: value for name, value in (("ipv4", ipv4), ("ipv6", ipv6), ("mac", mac)) if value}
+    values = {
+        "network": network.id,
+        "container": container,
+        "ipv4": number,
+        "mac": mac or "02:42:" + ":".join(f"{byte:02x}" for byte in number.to_bytes(4, "big")),
+        "device": "veth" + os.urandom(6).hex()[:11],  # 15 characters, the most that Linux takes
+        "aliases": json.dumps(list(aliases)),
+        "ipv6": _second_address(connection, network, number, ipv6),
+        "links": json.dumps([list(link) for link in links]),
+        "wanted": json.dumps(wanted),
+    }
+    places = ", ".join(f":{column}" for column in values)
+    connection.execute(f"INSERT INTO endpoints({', '.join(values)}) VALUES ({places})", values)
+    return _endpoint(tuple(values.values()))
+
+
+def join(connection: sqlite3.Connection, container: str, request: EndpointRequest) -> tuple[Network, Endpoint]:
+    """Give the container the place that is asked for. Raises NetworkNotFound and what `allocate` does."""
+    network = find_network(connection, request.network)
+    if network.is_default and (request.ipv4 or request.ipv6):
+        raise InvalidArgument("addresses can be chosen in networks that a user made, not in the default one")
+    endpoint = allocate(
+        connection,
+        network,
+        container,
+        ipv4=request.ipv4 or None,
+        ipv6=request.ipv6 or None,
+        mac=request.mac or None,
+        aliases=request.aliases,
+        links=request.links,
     )
-    connection.execute(
-        "INSERT INTO endpoints(network, container, ipv4, mac, device, aliases) VALUES (?, ?, ?, ?, ?, ?)",
-        (network.id, container, number, endpoint.mac, endpoint.device, json.dumps(aliases)),
-    )
-    return endpoint
+    return network, endpoint
+
+
+def find_network(connection: sqlite3.Connection, name: str) -> Network:
+    """As `get_network`; the default network, under each of its names, is made now if it is not there."""
+    if name in (DEFAULT, "default") or name == _default_id(root_mark(connection)):
+        return default_network(connection)
+    return get_network(connection, name)
 
 
 def release(connection: sqlite3.Connection, container: str, network: Network | None = None) -> None:
@@ -262,19 +410,22 @@ def plan(
     *,
     mode: str = "bridge",
     path: str | None = None,
+    process: tuple[int, int] | None = None,
     sysctls: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """
     What the container's shim shall make (`wherry_shim.network`), ready for JSON.
 
-    *mode* is "bridge" with *places* (the first gives the default route), "none", "host", or "join" with the *path* of
-    a namespace.
+    *mode* is "bridge" with *places*, "none", "host", or "join" with the *path* of a namespace, of a *process* (its
+    number and start time) if it is that one's.
     """
     made: dict[str, Any] = {"container": container, "mode": mode}
     if mode == "join":
         made["path"] = path
+        if process is not None:
+            made["process"] = list(process)
     if mode in ("bridge", "none"):
-        # No network of ours has IPv6 yet: without its link-local address nothing waits for duplicate detection.
+        # Without its link-local address nothing waits for duplicate detection; interfaces that have IPv6 turn it on.
         made["sysctls"] = {"net.ipv6.conf.default.disable_ipv6": "1", **(sysctls or {})}
     if mode == "bridge":
         made["table"] = places[0][0].table if places else ""
@@ -283,16 +434,22 @@ def plan(
     return made
 
 
-def interface(network: Network, endpoint: Endpoint, number: int) -> dict[str, Any]:
-    """One interface of a plan, the container's eth*number*."""
+def interface(network: Network, endpoint: Endpoint, number: int | None = None) -> dict[str, Any]:
+    """One interface of a plan, the container's eth*number*, or with None the first free one."""
+    addresses = [f"{endpoint.ipv4}/{network.prefix_length}"]
+    gateways = [network.gateway]
+    if network.subnet6 and endpoint.ipv6:
+        addresses.append(subnets.interface(network.subnet6, endpoint.ipv6))
+        gateways.append(network.gateway6)
     return {
+        "network": network.id,
         "bridge": network.bridge,
         "host_device": endpoint.device,
-        "device": f"eth{number}",
+        "device": None if number is None else f"eth{number}",
         "mac": endpoint.mac,
         "mtu": network.mtu,
-        "addresses": [f"{endpoint.ipv4}/{network.prefix_length}"],
-        "gateway": network.gateway if number == 0 and not network.internal else None,
+        "addresses": addresses,
+        "gateways": [] if network.internal else gateways,
     }
 
 
@@ -317,12 +474,13 @@ def ensure_bridge(network: Network, run: str | os.PathLike[str]) -> None:
             if _is_up(route, network):
                 return
             # The device comes up last: that it is up says that the rest was done.
-            _make_table(network)
+            nettable.make(network)
             device = _find_device(route, network) or _make_device(route, network.bridge, network.mac)
             _add_gateway(route, device, network)
             _write_sysctl("net.ipv4.ip_forward", "1")
-            _write_sysctl(f"net.ipv4.conf.{network.bridge}.route_localnet", "1")
-            _write_sysctl(f"net.ipv6.conf.{network.bridge}.disable_ipv6", "1")
+            _write_path(f"/proc/sys/net/ipv4/conf/{network.bridge}/route_localnet", "1")
+            if network.subnet6:
+                _forward_ipv6()
             route.execute([set_link(device.index, up=True, mtu=network.mtu)])
 
 
@@ -337,18 +495,18 @@ def remove_bridge(connection: sqlite3.Connection, network: Network) -> None:
     """
     row = connection.execute("SELECT count(*) FROM endpoints WHERE network = ?", (network.id,)).fetchone()
     if row[0]:
-        raise Conflict(f"network {network.name!r} has {row[0]} containers: remove or disconnect them first")
+        raise NetworkInUse(network.name, row[0])
     with _route_socket() as route:
         device = _find_device(route, network)
         if device is not None:
             _delete_device(route, device.name)
-    _forget_in_table(network)
+    nettable.forget(network)
 
 
-def collect(connection: sqlite3.Connection, alive: Collection[str]) -> None:
+def collect(connection: sqlite3.Connection, alive: Collection[str], *, down: str = "") -> None:
     """
     Remove what containers that are not among *alive* (ids) left: addresses, devices, published ports, and bridges that
-    were made for networks which were never committed.
+    were made for networks which were never committed. Of the container *down* devices and ports go, its addresses stay.
 
     The connection must be inside a transaction that writes, in which *alive* was determined; a container counts as
     alive from the moment its addresses are committed.
@@ -361,12 +519,12 @@ def collect(connection: sqlite3.Connection, alive: Collection[str]) -> None:
     for container in gone:
         release(connection, container)
     known = networks(connection)
-    devices = {row[0] for row in connection.execute("SELECT device FROM endpoints")}
-    addresses = {int(row[0]).to_bytes(4, "big") for row in connection.execute("SELECT ipv4 FROM endpoints")}
+    rows = connection.execute("SELECT device, ipv4, ipv6 FROM endpoints WHERE container != ?", (down,)).fetchall()
+    addresses = {int(row[1]).to_bytes(4, "big") for row in rows} | {subnets.packed(row[2]) for row in rows if row[2]}
     with _route_socket() as route:
-        _collect_devices(route, _root(connection), known, devices)
+        _collect_devices(route, root_mark(connection), known, {row[0] for row in rows})
     if known:
-        _collect_entries(known[0].table, addresses)
+        nettable.collect(known[0].table, addresses)
 
 
 def _collect_devices(route: RouteSocket, root: str, known: list[Network], devices: set[str]) -> None:
@@ -379,28 +537,12 @@ def _collect_devices(route: RouteSocket, root: str, known: list[Network], device
             _delete_device(route, link.name)
 
 
-def _collect_entries(table: str, addresses: set[bytes]) -> None:
-    found: dict[str, nftables.Elements] = {}
-    with nftables.NftSocket() as netfilter:
-        for name in (PORTS, ADDRESSED):
-            try:
-                elements = netfilter.elements(table, name)
-            except NetlinkError as error:
-                if error.errno == errno.ENOENT:
-                    return
-                raise
-            found[name] = {key: data for key, data in elements.items() if data[:4] not in addresses}
-        if any(found.values()):
-            remove_entries(netfilter, table, found)
-
-
 def _is_up(route: RouteSocket, network: Network) -> bool:
     device = _find_device(route, network)
     if device is None or not device.up:
         return False
     with nftables.NftSocket() as netfilter:
-        # Others may empty the whole rule set ("systemctl restart nftables").
-        return netfilter.has_element(network.table, "bridges", nftables.device(network.bridge))
+        return nettable.is_there(netfilter, network)
 
 
 def _find_device(route: RouteSocket, network: Network) -> Link | None:
@@ -446,11 +588,35 @@ def _is_left_over(route: RouteSocket, name: str, mac: str) -> bool:
 
 
 def _add_gateway(route: RouteSocket, device: Link, network: Network) -> None:
+    addresses = [subnets.interface(network.subnet, network.gateway)]
+    if network.subnet6:
+        addresses.append(subnets.interface(network.subnet6, network.gateway6))
+    _write_path(f"/proc/sys/net/ipv6/conf/{network.bridge}/disable_ipv6", "0" if network.subnet6 else "1")
+    for address in addresses:
+        try:
+            route.execute([add_address(device.index, address)])
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise Unavailable(f"network {network.name!r}: {error}") from error
+
+
+def _forward_ipv6() -> None:
+    """A host that forwards listens to router advertisements no more, unless it is told to: its own routes stay."""
+    base = "/proc/sys/net/ipv6/conf"
+    if _read_sysctl(f"{base}/all/forwarding") == "1":
+        return
+    for device in os.listdir(base) if os.path.isdir(base) else ():
+        if device not in ("all", "default") and _read_sysctl(f"{base}/{device}/accept_ra") == "1":
+            _write_path(f"{base}/{device}/accept_ra", "2")
+    _write_sysctl("net.ipv6.conf.all.forwarding", "1")
+
+
+def _read_sysctl(path: str) -> str:
     try:
-        route.execute([add_address(device.index, f"{network.gateway}/{network.prefix_length}")])
-    except NetlinkError as error:
-        if error.errno != errno.EEXIST:
-            raise Unavailable(f"network {network.name!r}: {error}") from error
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _delete_device(route: RouteSocket, name: str) -> None:
@@ -465,95 +631,69 @@ def _delete_device(route: RouteSocket, name: str) -> None:
 
 
 def _take_subnet(
-    route: RouteSocket, device: Link, subnet: str | None, gateway: str | None, taken: Iterable[str]
-) -> tuple[str, str]:
-    """Subnet and gateway, which *device* has as its address already."""
+    route: RouteSocket,
+    device: Link,
+    subnet: str | None,
+    gateway: str | None,
+    ip_range: str | None,
+    taken: Iterable[str],
+) -> tuple[str, str, str]:
+    """Subnet, gateway, which *device* has as its address already, and range."""
     if subnet is not None:
-        subnet, gateway = _checked_subnet(subnet, gateway)
-        conflict = next((other for other in [*taken, *_in_use(route, device)] if _overlap(subnet, other)), None)
-        if conflict is not None:
-            raise Conflict(f"subnet {subnet} overlaps {conflict}, which is in use: choose another one")
-        route.execute([add_address(device.index, _interface(subnet, gateway))])
-        return subnet, gateway
-    avoid = [*taken, *_in_use(route, device), *_nameservers()]
-    for candidate in _pools():
-        if any(_overlap(candidate, other) for other in avoid):
+        if subnets.is_ipv6(subnet):
+            raise InvalidArgument(f"subnet {subnet!r}: a network needs one of IPv4, too; give this one as the second")
+        subnet, gateway, ip_range = subnets.checked(subnet, gateway, ip_range)
+        _check_free(subnet, [*taken, *_in_use(route, device)])
+        route.execute([add_address(device.index, subnets.interface(subnet, gateway))])
+        return subnet, gateway, ip_range
+    avoid = [*taken, *_in_use(route, device), *subnets.nameservers()]
+    for candidate in subnets.pools():
+        if any(subnets.overlap(candidate, other) for other in avoid):
             continue
-        chosen = _dotted(_bounds(candidate)[0])
-        route.execute([add_address(device.index, _interface(candidate, chosen))])
+        chosen = subnets.text(subnets.bounds(candidate)[0], candidate)
+        route.execute([add_address(device.index, subnets.interface(candidate, chosen))])
         # Another root may have taken it in the same instant. Who sees the other yields; if both do, both go on.
         late = [other for index, other in route.addresses(AF_INET) if index != device.index]
-        if not any(_overlap(candidate, other) for other in late):
-            return candidate, chosen
-        route.execute([delete_address(device.index, _interface(candidate, chosen))])
+        if not any(subnets.overlap(candidate, other) for other in late):
+            return candidate, chosen, ""
+        route.execute([delete_address(device.index, subnets.interface(candidate, chosen))])
     raise Unavailable(
         "no subnet is free: every one of 172.18.0.0/16 … 172.31.0.0/16 and 192.168.0.0/16 overlaps a route"
     )
 
 
-def _pools() -> Iterator[str]:
-    """
-    The subnets to try: Docker's pools, without its own 172.17, from the end where Docker comes last. 172.31 waits,
-    because clouds use it.
-    """
-    for second in (30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 31):
-        yield f"172.{second}.0.0/16"
-    for third in range(240, -1, -16):
-        yield f"192.168.{third}.0/20"
-
-
-def _in_use(route: RouteSocket, device: Link) -> list[str]:
+def _in_use(route: RouteSocket, device: Link, family: int = AF_INET) -> list[str]:
     """Destinations of the host's routes; the halves of the world by which VPNs replace the default route are none."""
-    found = [destination for destination, index in route.routes() if index != device.index]
-    found += [address for index, address in route.addresses(AF_INET) if index != device.index]
-    return [subnet for subnet in found if int(subnet.partition("/")[2]) > 1]
-
-
-def _nameservers() -> list[str]:
-    """The host's, which may lie behind its default route."""
-    try:
-        with open("/etc/resolv.conf", errors="replace") as file:
-            words = [line.split() for line in file]
-    except OSError:
-        return []
-    return [f"{word[1]}/32" for word in words if len(word) > 1 and word[0] == "nameserver" and ":" not in word[1]]
-
-
-def _checked_subnet(subnet: str, gateway: str | None) -> tuple[str, str]:
-    import ipaddress
-
-    try:
-        network = ipaddress.IPv4Network(subnet)
-    except ValueError as error:
-        raise InvalidArgument(f"subnet {subnet!r}: {error}") from None
-    if network.prefixlen > 30:
-        raise InvalidArgument(f"subnet {subnet!r} has no room for a gateway and a container: make it /30 or larger")
-    if gateway is None:
-        return str(network), str(network[1])
-    try:
-        inside = ipaddress.IPv4Address(gateway) in network
-    except ValueError as error:
-        raise InvalidArgument(f"gateway {gateway!r}: {error}") from None
-    if not inside or gateway in (str(network[0]), str(network[-1])):
-        raise InvalidArgument(f"gateway {gateway} is no host's address of {subnet}")
-    return str(network), gateway
+    found = [destination for destination, index in route.routes(family) if index != device.index]
+    found += [address for index, address in route.addresses(family) if index != device.index]
+    return [subnet for subnet in found if subnets.prefix_length(subnet) > 1 and not subnet.startswith("fe80:")]
 
 
 def _free_address(connection: sqlite3.Connection, network: Network) -> int:
-    first, last = _bounds(network.subnet)
+    first, last = _given(network.subnet, network.ip_range)
     (start,) = connection.execute("SELECT next_ipv4 FROM networks WHERE id = ?", (network.id,)).fetchone()
     number = _gap(connection, network, start, last)
     if number is None:
         number = _gap(connection, network, first, start - 1)
     if number is None:
-        raise Unavailable(f"network {network.name!r}: all addresses of {network.subnet} are in use: remove containers")
+        pool = network.ip_range or network.subnet
+        raise Unavailable(f"network {network.name!r}: all addresses of {pool} are in use: remove containers")
     connection.execute("UPDATE networks SET next_ipv4 = ? WHERE id = ?", (number + 1, network.id))
     return number
 
 
+def _given(subnet: str, ip_range: str) -> tuple[int, int]:
+    """The first and the last address that is given to who asks for none."""
+    first, last = subnets.bounds(subnet)
+    if not ip_range:
+        return first, last
+    inner_first, inner_last = subnets.bounds(ip_range)
+    return max(first, inner_first - 1), min(last, inner_last + 1)  # its ends are addresses like others
+
+
 def _gap(connection: sqlite3.Connection, network: Network, first: int, last: int) -> int | None:
     """The lowest free address from *first* to *last*."""
-    gateway = _number(network.gateway)
+    gateway = subnets.number(network.gateway)
     while first <= last:
         row = connection.execute(
             "SELECT 1 FROM endpoints WHERE network = ? AND ipv4 = ?", (network.id, first)
@@ -571,252 +711,97 @@ def _gap(connection: sqlite3.Connection, network: Network, first: int, last: int
 
 
 def _wanted_address(connection: sqlite3.Connection, network: Network, ipv4: str) -> int:
-    first, last = _bounds(network.subnet)
-    try:
-        number = _number(ipv4)
-    except OSError:
-        raise InvalidArgument(f"{ipv4!r} is no IPv4 address") from None
-    if not first <= number <= last:
-        raise InvalidArgument(f"{ipv4} is no host's address of network {network.name!r} ({network.subnet})")
-    query = "SELECT container FROM endpoints WHERE network = ? AND ipv4 = ?"
-    row = connection.execute(query, (network.id, number)).fetchone()
+    number = _inside(network, network.subnet, ipv4, "IPv4")
+    row = connection.execute(
+        "SELECT container FROM endpoints WHERE network = ? AND ipv4 = ?", (network.id, number)
+    ).fetchone()
     if row is not None or ipv4 == network.gateway:
-        holder = f"container {row[0][:12]}" if row else "the gateway"
-        raise Conflict(f"{ipv4} in network {network.name!r} is in use by {holder}: choose another address")
+        raise _taken(network, ipv4, row)
     return number
 
 
-def _bounds(subnet: str) -> tuple[int, int]:
-    """The first and the last address of the subnet that a host may have."""
-    address, _, length = subnet.partition("/")
-    size = 1 << (32 - int(length))
-    base = _number(address) & -size
-    return base + 1, base + size - 2
+def _second_address(connection: sqlite3.Connection, network: Network, number: int, wanted: str | None) -> str:
+    """The IPv6 address: the *wanted* one, or one with the place in its subnet that *number* has in the other."""
+    if not network.subnet6:
+        if wanted:
+            raise InvalidArgument(f"{wanted}: network {network.name!r} has no IPv6")
+        return ""
+    query = "SELECT container FROM endpoints WHERE network = ? AND ipv6 = ?"
+    if wanted:
+        address = subnets.text(_inside(network, network.subnet6, wanted, "IPv6"), wanted)
+        row = connection.execute(query, (network.id, address)).fetchone()
+        if row is not None or address == network.gateway6:
+            raise _taken(network, wanted, row)
+        return address
+    first, last = subnets.bounds(network.subnet6)
+    candidate = first + number - subnets.bounds(network.subnet)[0]
+    while candidate <= last:
+        address = subnets.text(candidate, network.subnet6)
+        if address != network.gateway6 and connection.execute(query, (network.id, address)).fetchone() is None:
+            return address
+        candidate += 1 << 32 if last - candidate > 1 << 32 else 1  # not a neighbour, which has a place of its own
+    raise Unavailable(f"network {network.name!r}: no address of {network.subnet6} is left: remove containers")
 
 
-def _overlap(one: str, other: str) -> bool:
-    shift = 32 - min(int(one.partition("/")[2]), int(other.partition("/")[2]))
-    return _number(one.partition("/")[0]) >> shift == _number(other.partition("/")[0]) >> shift
+def _inside(network: Network, subnet: str, address: str, family: str) -> int:
+    try:
+        if subnets.is_ipv6(address) != subnets.is_ipv6(subnet):
+            raise OSError
+        number = subnets.number(address)
+    except OSError:
+        raise InvalidArgument(f"{address!r} is no {family} address") from None
+    if not subnets.contains(subnet, address):
+        raise InvalidArgument(f"{address} is no host's address of network {network.name!r} ({subnet})")
+    return number
 
 
-def _interface(subnet: str, address: str) -> str:
-    return f"{address}/{subnet.partition('/')[2]}"
-
-
-def _number(ipv4: str) -> int:
-    if ipv4.count(".") != 3:
-        raise OSError(errno.EINVAL, "not in dotted form", ipv4)  # inet_aton takes 172.30 too
-    return int.from_bytes(inet_aton(ipv4), "big")
-
-
-def _dotted(number: int) -> str:
-    return inet_ntoa(number.to_bytes(4, "big"))
-
-
-# The table
-
-_PROTOCOL, _SOURCE, _DESTINATION = (9, 1), (12, 4), (16, 4)  # offset and size in an IPv4 header
-_PORT = (2, 2)  # the destination's, in the header of tcp, udp and sctp
-_LOOPBACK_NET = b"\x7f"  # the first byte of 127.0.0.0/8
-_LOCAL_ADDRESS = (2).to_bytes(4, "little")  # RTN_LOCAL
-_ESTABLISHED_OR_RELATED = 0x6
-_TRANSLATED = 0x20  # IPS_DST_NAT
-
-
-def _make_table(network: Network) -> None:
-    """
-    The table with all that is the same for every network, and the network's own entries in its sets.
-
-    One transaction, the same whether it makes or mends; entries that are there stay.
-    """
-    change = nftables.Transaction(network.table)
-    change.make_table()
-    change.make_set("bridges", ("ifname",))
-    change.make_set("internal", ("ifname",))
-    change.make_set("within", ("ifname", "ifname"))
-    change.make_set("subnets", ("ipv4_addr",), interval=True)
-    change.make_map(PORTS, ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
-    change.make_map(ADDRESSED, ("ipv4_addr", "inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
-    change.make_chain("guard", "filter", nftables.PREROUTING, nftables.RAW)
-    change.make_chain("prerouting", "nat", nftables.PREROUTING, nftables.DESTINATION_NAT)
-    change.make_chain("output", "nat", nftables.OUTPUT, nftables.DESTINATION_NAT)
-    change.make_chain("postrouting", "nat", nftables.POSTROUTING, nftables.SOURCE_NAT)
-    change.make_chain("forward", "filter", nftables.FORWARD, nftables.FILTER)
-    for chain in ("guard", "prerouting", "output", "postrouting", "forward"):
-        change.flush_chain(chain)
-    _guard(change)
-    for chain in ("prerouting", "output"):
-        _send_to_containers(change, chain)
-    _masquerade(change)
-    _forward(change)
-    _enter(change, network)
-    with nftables.NftSocket() as netfilter:
-        try:
-            netfilter.commit(change)
-        except NetlinkError as error:
-            raise Unavailable(f"network {network.name!r}: {error}") from error
-
-
-def _guard(change: nftables.Transaction) -> None:
-    # route_localnet on the bridges lets this machine reach published ports by 127.0.0.1; without this rule it would
-    # let containers reach whatever listens on the host's loopback. And a port published on 127.0.0.1 would be open to
-    # neighbours, who need only send a packet with that destination: translation comes before routing refuses it.
-    change.add_rule(
-        "guard",
-        nftables.meta("iifname", 0),
-        nftables.compare(0, nftables.device("lo"), equal=False),
-        nftables.payload("network", 16, 1, 0),
-        nftables.compare(0, _LOOPBACK_NET),
-        nftables.drop(),
-    )
-
-
-def _send_to_containers(change: nftables.Transaction, chain: str) -> None:
-    change.add_rule(
-        chain,
-        nftables.payload("network", *_DESTINATION, 0),
-        nftables.payload("network", *_PROTOCOL, 1),
-        nftables.payload("transport", *_PORT, 2),
-        nftables.lookup(ADDRESSED, 0, into=0),
-        nftables.translate_destination(0, 1),
-    )
-    change.add_rule(
-        chain,
-        nftables.destination_type(0),
-        nftables.compare(0, _LOCAL_ADDRESS),
-        nftables.payload("network", *_PROTOCOL, 0),
-        nftables.payload("transport", *_PORT, 1),
-        nftables.lookup(PORTS, 0, into=0),
-        nftables.translate_destination(0, 1),
-    )
-
-
-def _masquerade(change: nftables.Transaction) -> None:
-    to_bridge = (nftables.meta("oifname", 0), nftables.lookup("bridges", 0))
-    from_container = (nftables.payload("network", *_SOURCE, 0), nftables.lookup("subnets", 0))
-    # A container could not answer 127.0.0.1.
-    change.add_rule(
-        "postrouting",
-        nftables.payload("network", 12, 1, 0),
-        nftables.compare(0, _LOOPBACK_NET),
-        *to_bridge,
-        nftables.masquerade(),
-    )
-    # To the world.
-    change.add_rule(
-        "postrouting",
-        *from_container,
-        nftables.meta("oifname", 0),
-        nftables.lookup("bridges", 0, found=False),
-        nftables.masquerade(),
-    )
-    # To itself or a neighbour by a published port: the answer must come back by the host, which knows the port.
-    change.add_rule(
-        "postrouting",
-        *from_container,
-        *to_bridge,
-        nftables.conntrack("status", 0),
-        nftables.any_bit(0, _TRANSLATED),
-        nftables.masquerade(),
-    )
-
-
-def _forward(change: nftables.Transaction) -> None:
-    # Containers of one network reach each other, of an internal one nobody else.
-    change.add_rule(
-        "forward",
-        nftables.meta("iifname", 0),
-        nftables.meta("oifname", 4),
-        nftables.lookup("within", 0),
-        nftables.accept(),
-    )
-    for direction in ("iifname", "oifname"):
-        change.add_rule("forward", nftables.meta(direction, 0), nftables.lookup("internal", 0), nftables.drop())
-    # What leads to no bridge is none of ours; to a bridge comes what was asked for, or published.
-    change.add_rule(
-        "forward", nftables.meta("oifname", 0), nftables.lookup("bridges", 0, found=False), nftables.accept()
-    )
-    for key, bits in (("state", _ESTABLISHED_OR_RELATED), ("status", _TRANSLATED)):
-        change.add_rule("forward", nftables.conntrack(key, 0), nftables.any_bit(0, bits), nftables.accept())
-    change.add_rule("forward", nftables.drop())
-
-
-def _enter(change: nftables.Transaction, network: Network) -> None:
-    device = nftables.device(network.bridge)
-    change.add_elements("bridges", [device])
-    change.add_elements("within", [device + device])
-    if network.internal:
-        change.add_elements("internal", [device])
-    else:
-        change.add_interval("subnets", *_interval(network))
-
-
-def _interval(network: Network) -> tuple[bytes, bytes]:
-    first, last = _bounds(network.subnet)
-    return (first - 1).to_bytes(4, "big"), ((last + 2) & 0xFFFFFFFF).to_bytes(4, "big")
-
-
-def _forget_in_table(network: Network) -> None:
-    """Take the network's entries out of the table, and the table away if it was the last one."""
-    device = nftables.device(network.bridge)
-    with nftables.NftSocket() as netfilter:
-        while True:
-            try:
-                generation = netfilter.generation()
-                bridges = netfilter.elements(network.table, "bridges")
-                change = nftables.Transaction(network.table)
-                if not set(bridges) - {device}:
-                    change.delete_table()
-                elif device in bridges:
-                    change.delete_elements("bridges", [device])
-                    change.delete_elements("within", [device + device])
-                    if network.internal:
-                        change.delete_elements("internal", [device])
-                    else:
-                        change.delete_interval("subnets", *_interval(network))
-                netfilter.commit(change, generation)
-                return
-            except NetlinkError as error:
-                if error.errno == errno.ENOENT:
-                    return
-                if error.errno != errno.ERESTART:  # somebody else's commit came between
-                    raise Unavailable(f"network {network.name!r}: {error}") from error
+def _taken(network: Network, address: str, row: Sequence[Any] | None) -> Conflict:
+    holder = f"container {row[0][:12]}" if row else "the gateway"
+    return Conflict(f"{address} in network {network.name!r} is in use by {holder}: choose another address")
 
 
 # Smaller things
 
 
 def _network(row: Sequence[Any], root: str) -> Network:
-    identity, name, driver, subnet, gateway, bridge, internal, options, labels, created = row
-    return Network(
-        id=identity,
-        name=name,
-        driver=driver,
-        subnet=subnet,
-        gateway=gateway,
-        bridge=bridge,
-        internal=bool(internal),
-        options=json.loads(options),
-        labels=json.loads(labels),
-        created=created,
-        root=root,
-    )
+    values = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    values |= {"internal": bool(values["internal"]), "attachable": bool(values["attachable"])}
+    values |= {"options": json.loads(values["options"]), "labels": json.loads(values["labels"])}
+    return Network(root=root, **values)
 
 
-def _endpoint(container: str, network: str, ipv4: int, mac: str, device: str, aliases: str) -> Endpoint:
+def _endpoint(row: Sequence[Any]) -> Endpoint:
+    """Of _PLACES."""
+    network, container, ipv4, mac, device, aliases, ipv6, links, wanted = row
     return Endpoint(
         network=network,
         container=container,
-        ipv4=_dotted(ipv4),
+        ipv4=subnets.text(ipv4, "."),
         mac=mac,
         device=device,
         aliases=tuple(json.loads(aliases)),
+        ipv6=ipv6,
+        links=tuple((name, alias) for name, alias in json.loads(links)),
+        wanted=json.loads(wanted),
     )
 
 
-def _root(connection: sqlite3.Connection) -> str:
+def root_mark(connection: sqlite3.Connection) -> str:
+    """What marks as this root's what it has on the host."""
     root: str = connection.execute("SELECT id FROM network_root").fetchone()[0]
     return root
+
+
+def _default_id(root: str) -> str:
+    """The id of the network "bridge", known before it is made."""
+    return predefined_id(root, DEFAULT)
+
+
+def predefined_id(root: str, name: str) -> str:
+    """The id of "bridge", "host" or "none" in that root."""
+    from hashlib import sha256
+
+    return sha256(f"{root} {name}".encode()).hexdigest()
 
 
 def _mark(root: str) -> str:
@@ -858,7 +843,11 @@ def _execute(route: RouteSocket, message: Message) -> None:
 
 
 def _write_sysctl(name: str, value: str) -> None:
-    path = "/proc/sys/" + name.replace(".", "/")
+    _write_path("/proc/sys/" + name.replace(".", "/"), value)
+
+
+def _write_path(path: str, value: str) -> None:
+    name = path.removeprefix("/proc/sys/").replace("/", ".")
     try:
         # Read first: where /proc/sys is read-only, what is right already needs no writing.
         with open(path) as file:

@@ -8,7 +8,10 @@ from typing import Any, TypedDict, cast
 
 import attrs
 
+from wherry import networkoptions
 from wherry.mounts import MountRequest, parse_mount, parse_volumes
+from wherry.network import EndpointRequest
+from wherry.networkoptions import parse_networking
 from wherry.portbinding import PortBinding, parse_ports, publish_all
 from wherry_oci.errors import InvalidArgument, Unsupported
 from wherry_oci.spec.image import Healthcheck
@@ -20,11 +23,10 @@ _LEAST_MEMORY = 6 << 20  # bytes; Docker's least
 
 # docker-py's other names: refused with an error of their own until they are built
 _NOT_YET = frozenset(
-    "blkio_weight blkio_weight_device cgroupns cpu_count cpu_percent cpu_rt_period cpu_rt_runtime device_cgroup_rules "
-    "device_read_bps device_read_iops device_requests device_write_bps device_write_iops init_path "
-    "ipc_mode isolation kernel_memory links log_config lxc_conf mac_address mem_swappiness networking_config "
-    "network_disabled oom_kill_disable pid_mode runtime storage_opt use_config_proxy userns_mode "
-    "uts_mode version".split()
+    "blkio_weight blkio_weight_device cgroupns cpu_count cpu_percent cpu_rt_period cpu_rt_runtime "
+    "device_cgroup_rules device_read_bps device_read_iops device_requests device_write_bps device_write_iops "
+    "init_path ipc_mode isolation kernel_memory log_config lxc_conf mem_swappiness oom_kill_disable pid_mode "
+    "runtime storage_opt use_config_proxy userns_mode uts_mode version".split()
 )
 
 
@@ -58,6 +60,8 @@ class RunOptions(TypedDict, total=False):
     init: bool
     labels: Mapping[str, str] | Sequence[str]
     lifetime: str
+    links: Mapping[str, str] | Sequence[Any]
+    mac_address: str
     mem_limit: int | str
     mem_reservation: int | str
     memswap_limit: int | str
@@ -65,7 +69,10 @@ class RunOptions(TypedDict, total=False):
     name: str
     nano_cpus: int
     network: str
+    network_disabled: bool
     network_mode: str
+    networking_config: Mapping[str, Any]
+    networks: Mapping[str, Any] | Sequence[str]
     oom_score_adj: int
     pids_limit: int
     platform: str
@@ -185,7 +192,8 @@ class Options:
     devices: tuple[tuple[str, str, str], ...] = ()  # on the host, in the container, rights
     sysctls: Mapping[str, str] = attrs.field(factory=dict)
     shm_size: int = 64 << 20
-    network: str = "bridge"
+    network: str = "bridge"  # or none, host, container:NAME, or a network's name
+    endpoints: tuple[EndpointRequest, ...] = (EndpointRequest(network="bridge"),)
     dns: tuple[str, ...] = ()
     dns_opt: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
@@ -217,8 +225,9 @@ class Options:
         values = {name: value for name, value in given.items() if value is not None and name not in _NOT_YET}
         parsed: dict[str, Any] = {"command": words(command, "command")}
         parsed["mounts"] = _mounts(values, as_docker)
+        parsed["network"], parsed["endpoints"] = parse_networking(values)
         for name, value in values.items():
-            if name not in _MOUNTING:
+            if name not in (*_MOUNTING, *networkoptions.OPTIONS):
                 parsed.update(_PARSERS[name](value) if name in _PARSERS else {name: value})
         options = cls(**parsed)
         options._check()
@@ -235,8 +244,7 @@ class Options:
             raise InvalidArgument("nano_cpus (or cpus) and cpu_quota/cpu_period say the same thing: give one of them")
         if self.pull not in ("missing", "always", "never", "newer"):
             raise InvalidArgument(f"pull={self.pull!r}: one of missing, always, never, newer")
-        if self.network not in ("bridge", "default", "none", "host"):
-            raise Unsupported(f"network={self.network!r}: only bridge, none and host are supported yet")
+        self._check_network()
         if self.lifetime not in ("detached", "owner"):
             raise InvalidArgument(f"lifetime={self.lifetime!r}: one of detached, owner")
         if self.auto_remove and self.restart.name != "no":
@@ -245,8 +253,15 @@ class Options:
             )
         if self.working_dir and not self.working_dir.startswith("/"):
             raise InvalidArgument(f"working_dir={self.working_dir!r}: it must be an absolute path")
-        if self.ports and self.network in ("none", "host"):
+
+    def _check_network(self) -> None:
+        """What goes with networks of one's own only."""
+        if self.ports and not networkoptions.has_endpoints(self.network):
             raise InvalidArgument(f"ports cannot be published with network={self.network!r}: leave one of them out")
+        if self.network.startswith(networkoptions.CONTAINER):
+            for name in ("hostname", "domainname", "dns", "dns_opt", "dns_search", "extra_hosts"):
+                if getattr(self, name):
+                    raise InvalidArgument(f"{name} does not go with network={self.network!r}: it is the other's")
 
 
 def _check_names(given: Mapping[str, Any]) -> None:
@@ -467,7 +482,6 @@ _PARSERS: dict[str, Any] = {
     "mem_limit": _size("mem_limit", "memory"),
     "mem_reservation": _size("mem_reservation", "memory_reservation"),
     "memswap_limit": _size("memswap_limit", "memory_swap"),
-    "network_mode": lambda value: {"network": value},
     "ports": lambda value: {"ports": tuple(parse_ports(value))},
     "restart_policy": _restart,
     "security_opt": _security,

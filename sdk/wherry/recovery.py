@@ -161,11 +161,7 @@ def clear_failed_start(store: ContainerStore, container_id: str) -> None:
     if end_orphans(store, container_id):
         # It may have published ports and not come to say so: those that lead nowhere are found by their addresses.
         with store.database.transaction(durable=False) as connection:
-            places = network.endpoints(connection, container_id)
-            network.release(connection, container_id)
-            network.collect(connection, {row.id for row in store.all(connection)})
-            for place, endpoint in places:
-                network.allocate(connection, place, container_id, ipv4=endpoint.ipv4, mac=endpoint.mac)
+            network.collect(connection, {row.id for row in store.all(connection)}, down=container_id)
     remove_tree(str(store.run_directory(container_id)))
 
 

@@ -9,6 +9,7 @@ import attrs
 
 from wherry import defaults
 from wherry.mounts import MountPoint
+from wherry.networkoptions import CONTAINER
 from wherry.options import Options
 from wherry_oci.errors import InvalidArgument, NotFound
 from wherry_oci.linux.process import CAPABILITIES, bounding_set
@@ -148,7 +149,8 @@ def _linux(options: Options, container_id: str) -> dict[str, Any]:
         kinds.remove("uts")
     else:
         kinds.append("network")
-        sysctls = {**defaults.NETWORK_SYSCTLS, **sysctls}
+        if not options.network.startswith(CONTAINER):  # they are the other's, and set
+            sysctls = {**defaults.NETWORK_SYSCTLS, **sysctls}
     linux: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in kinds],
         "cgroupsPath": f"{options.cgroup_parent}/{container_id}",

@@ -11,25 +11,30 @@ The plan:
     {
         "mode": "bridge" | "none" | "host" | "join",
         "container": ID,
-        "path": "/proc/PID/fd/N",           # join: the namespace to join
-        "table": "wherry-…",                # bridge: the nf_tables table that has the maps PORTS and ADDRESSED
-        "interfaces": [                     # bridge: the first one has the default route and the published ports
+        "path": "/proc/PID/ns/net",         # join: the namespace to join
+        "process": [PID, START],            # join: whose it must be (records.start_time), or absent
+        "table": "wherry-…",                # bridge: the nf_tables tables that have the maps PORTS and ADDRESSED
+        "interfaces": [
             {
+                "network": ID,
                 "bridge": "wherry0",        # must be there
                 "host_device": "veth…",     # of this container alone
-                "device": "eth0",
+                "device": "eth0" | None,    # None: the first free one
                 "mac": "02:42:…",
                 "mtu": 1500,
-                "addresses": ["172.30.0.2/16"],
-                "gateway": "172.30.0.1" | None,
+                "addresses": ["172.30.0.2/16", "fd00:…::2/64"],
+                "gateways": ["172.30.0.1", "fd00:…::1"],          # none in an internal network
             },
         ],
         "sysctls": {"net.ipv6.conf.default.disable_ipv6": "1"},   # what the kernel lacks is passed over
         "ports": [{"host_ip": "0.0.0.0", "host_port": 8080, "container_port": 80, "protocol": "tcp"}],
     }
 
+The first interface that has a gateway has the default route and the published ports, of each family by itself.
+
 A `host_port` of 0 lets the kernel choose a free one; with a `last_host_port` the first free one from the one to the
-other is taken. What it came to is in the attachment's ports.
+other is taken. What it came to is in the attachment's ports. A port on 0.0.0.0 is published on [::], too, where the
+container has IPv6, unless it says `ipv4_only`.
 """
 
 import errno
@@ -37,9 +42,11 @@ import os
 from _socket import (
     AF_INET,
     AF_INET6,
+    IPPROTO_IPV6,
     IPPROTO_SCTP,
     IPPROTO_TCP,
     IPPROTO_UDP,
+    IPV6_V6ONLY,
     SO_RCVBUF,
     SO_REUSEADDR,
     SOCK_DGRAM,
@@ -67,8 +74,11 @@ ADDRESSED = "addressed"  # host's address . protocol . port → address . port
 
 PROTOCOLS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
 
+Entries = dict[tuple[int, str], nftables.Elements]  # by family and map
+
 _LOOPBACK = 1  # the index of lo in every namespace
-_EVERYWHERE = "0.0.0.0"
+_EVERYWHERE, _EVERYWHERE_6 = "0.0.0.0", "::"
+_PORT_TRIES = 32  # for a number that is free in both families
 
 
 class PortInUse(Conflict):
@@ -106,22 +116,19 @@ class AttachFailed(Unavailable):
 
 class Attachment:
     """
-    A container's network as it is: `namespace` (a descriptor; None for the host's own), `ports` as published, with the
-    real host ports, and the sockets that keep them from others. Ended by `detach`.
+    A container's network as it is: `namespace` (a descriptor; None for the host's own), `interfaces` (of the plan),
+    `ports` as published, with the real host ports, and the sockets that keep them from others. Ended by `detach`.
     """
 
-    __slots__ = ("_sockets", "host_devices", "namespace", "ports", "table")
+    __slots__ = ("_sockets", "interfaces", "namespace", "ports", "reserved", "table")
 
     def __init__(self) -> None:
         self.namespace: int | None = None
         self.table = ""
+        self.reserved: list[dict[str, Any]] = []  # ports, with no container's address yet
         self.ports: list[dict[str, Any]] = []
-        self.host_devices: list[str] = []
+        self.interfaces: list[dict[str, Any]] = []
         self._sockets: list[socket] = []
-
-    def record(self) -> "dict[str, Any]":
-        """What `detach` needs when this process is no more, ready for JSON."""
-        return {"table": self.table, "ports": self.ports, "host_devices": self.host_devices}
 
     def hold(self, reserved: socket) -> None:
         """Keep a socket open until the end."""
@@ -150,13 +157,17 @@ def attach(plan: "dict[str, Any]") -> Attachment:
     try:
         if mode == "join":
             attachment.namespace = _step("open the network namespace " + plan["path"], _open, plan["path"])
+            _check_process(plan)
         else:
+            both = _has_ipv6(plan.get("interfaces", ()))
             for port in plan.get("ports", ()):
-                _reserve(attachment, port)
+                _reserve(attachment, port, both)
+            attachment.table = plan.get("table") or ""
             _make_namespace(attachment, plan)
-            if attachment.ports:
-                attachment.table = plan["table"]
-                _step("publish the ports", publish, attachment.table, attachment.ports)
+            ports = _aimed(attachment)
+            if ports:
+                _step("publish the ports", publish, attachment.table, ports)
+            attachment.ports = ports
     except BaseException:
         _undo(attachment)
         raise
@@ -178,29 +189,72 @@ def detach(attachment: Attachment) -> None:
             netfilter.close()  # last: it waits some milliseconds until no packet can see what was removed
 
 
-def connect(namespace: int, interface: "dict[str, Any]") -> None:
-    """Give a running container's *namespace* (a descriptor) one more interface. Raises NetlinkError, having undone."""
-    outer = RouteSocket()
-    inner = None
-    host = _own_namespace()
-    try:
-        setns(namespace, CLONE_NEWNET)
+def connect(attachment: Attachment, interface: "dict[str, Any]", table: str) -> None:
+    """
+    Give a running container one more interface, to a network whose published ports are in *table*.
+
+    That it has it already is fine. Raises AttachFailed, having undone.
+    """
+    if any(one["network"] == interface["network"] for one in attachment.interfaces):
+        return
+    assert attachment.namespace is not None
+    attachment.table = attachment.table or table
+    with RouteSocket() as outer:
+        inner = _socket_in(attachment.namespace)
         try:
-            inner = RouteSocket()
+            step = f"connect to bridge {interface['bridge']}"
+            _step(step, _add_interface, outer, inner, attachment, interface)
+            attachment.interfaces.append(interface)
+            try:
+                _settle(attachment, inner)
+            except BaseException:
+                attachment.interfaces.remove(interface)
+                _delete_device(outer, interface["host_device"])
+                raise
         finally:
-            setns(host, CLONE_NEWNET)
-        _add_interface(outer, inner, namespace, interface)
-    finally:
-        os.close(host)
-        outer.close()
-        if inner is not None:
             inner.close()
 
 
-def disconnect(host_device: str) -> None:
-    """Take the interface with this end on the host away; that it is gone already is fine. Raises NetlinkError."""
+def disconnect(attachment: Attachment, network: str) -> None:
+    """Take a running container's interface to *network* (an id) away; that it has none is fine. Raises AttachFailed."""
+    for interface in attachment.interfaces:
+        if interface["network"] == network:
+            break
+    else:
+        return
+    assert attachment.namespace is not None
     with RouteSocket() as outer:
-        _delete_device(outer, host_device)
+        _step(f"disconnect from bridge {interface['bridge']}", _delete_device, outer, interface["host_device"])
+    attachment.interfaces.remove(interface)
+    inner = _socket_in(attachment.namespace)
+    try:
+        _settle(attachment, inner)
+    finally:
+        inner.close()
+
+
+def _settle(attachment: Attachment, inner: RouteSocket) -> None:
+    """After an interface has come or gone: default routes, and where the published ports lead."""
+    _step("set the default route", _set_default_routes, inner, attachment.interfaces)
+    ports = _aimed(attachment)
+    if ports != attachment.ports:
+        _step("stop publishing the ports", unpublish, attachment.table, attachment.ports)
+        attachment.ports = []
+        _step("publish the ports", publish, attachment.table, ports)
+        attachment.ports = ports
+
+
+def _socket_in(namespace: int) -> RouteSocket:
+    """A netlink socket of that network namespace. Raises AttachFailed."""
+    host = _step("open the host's network namespace", _own_namespace)
+    try:
+        _step("enter the container's network namespace", setns, namespace, CLONE_NEWNET)
+        try:
+            return RouteSocket()
+        finally:
+            setns(host, CLONE_NEWNET)
+    finally:
+        os.close(host)
 
 
 def publish(table: str, ports: "list[dict[str, Any]]") -> None:
@@ -210,11 +264,11 @@ def publish(table: str, ports: "list[dict[str, Any]]") -> None:
     """
     _put_entries(table, _entries(ports))
     for port in ports:
-        if port["protocol"] == "udp":
+        if port["protocol"] == "udp" and ":" not in port["host_ip"]:
             _redirect_flows(port)
 
 
-def _put_entries(table: str, entries: "dict[str, nftables.Elements]") -> None:
+def _put_entries(table: str, entries: Entries) -> None:
     with nftables.NftSocket() as netfilter:
         try:
             _add_entries(netfilter, table, entries)
@@ -232,19 +286,23 @@ def _put_entries(table: str, entries: "dict[str, nftables.Elements]") -> None:
 
 def unpublish(table: str, ports: "list[dict[str, Any]]") -> None:
     """Remove these ports from the maps, unless they lead to another container by now. Raises NetlinkError."""
+    if not ports:
+        return
     with nftables.NftSocket() as netfilter:
         remove_entries(netfilter, table, _entries(ports))
 
 
-def remove_entries(netfilter: nftables.NftSocket, table: str, entries: "dict[str, nftables.Elements]") -> None:
-    """Remove those of *entries* (by map) that are there with the same data. Raises NetlinkError."""
+def remove_entries(netfilter: nftables.NftSocket, table: str, entries: Entries) -> None:
+    """Remove those of *entries* that are there with the same data. Raises NetlinkError."""
     while True:
         try:
             generation = netfilter.generation()
             change = nftables.Transaction(table)
-            for name, elements in entries.items():
-                there = netfilter.find(table, name, elements)
-                change.delete_elements(name, [key for key, data in elements.items() if there.get(key) == data])
+            for (family, name), elements in entries.items():
+                there = netfilter.find(table, name, elements, family)
+                part = nftables.Transaction(table, family)
+                part.delete_elements(name, [key for key, data in elements.items() if there.get(key) == data])
+                change.messages += part.messages
             netfilter.commit(change, generation)
             return
         except NetlinkError as error:
@@ -257,32 +315,66 @@ def remove_entries(netfilter: nftables.NftSocket, table: str, entries: "dict[str
 # Ports
 
 
-def _reserve(attachment: Attachment, port: "dict[str, Any]") -> None:
-    address, protocol = port["host_ip"], port["protocol"]
-    numbers = range(port["host_port"], port.get("last_host_port", port["host_port"]) + 1)
-    for number in numbers:
-        step = f"reserve {protocol} port {number} of {address}"
+def _reserve(attachment: Attachment, port: "dict[str, Any]", both: bool) -> None:
+    """Take the port, on 0.0.0.0 and with *both* families on the same number of [::]."""
+    addresses = [port["host_ip"]]
+    if both and port["host_ip"] == _EVERYWHERE and not port.get("ipv4_only"):
+        addresses.append(_EVERYWHERE_6)
+    port = {key: value for key, value in port.items() if key != "ipv4_only"}
+    numbers = list(range(port["host_port"], port.get("last_host_port", port["host_port"]) + 1))
+    if numbers == [0] and len(addresses) > 1:
+        numbers *= _PORT_TRIES  # what is free in one family may be taken in the other
+    for tried, number in enumerate(numbers, 1):
         try:
-            reserved = _reserved(address, number, protocol)
-        except OSError as error:
-            if error.errno == errno.EPROTONOSUPPORT and protocol == "sctp":
-                # A kernel without sctp sockets has nobody who could take the port, and still translates.
-                attachment.ports.append(port)
-                return
-            if error.errno != errno.EADDRINUSE:
-                raise AttachFailed(step, error) from error
-            if number == numbers[-1]:
-                raise PortInUse(address, number, protocol, port_holder(address, number, protocol)) from None
-        else:
-            attachment.hold(reserved)
-            attachment.ports.append({**port, "host_port": reserved.getsockname()[1]})
-            return
+            taken = _reserved_on(addresses, number, port["protocol"])
+        except PortInUse:
+            if tried == len(numbers):
+                raise
+            continue
+        for address, reserved in taken:
+            bound = number
+            if reserved is not None:
+                attachment.hold(reserved)
+                bound = reserved.getsockname()[1]
+            attachment.reserved.append({**port, "host_ip": address, "host_port": bound})
+        return
+
+
+def _reserved_on(addresses: "list[str]", number: int, protocol: str) -> "list[tuple[str, socket | None]]":
+    """A socket for each of *addresses*, all of the same number. Raises PortInUse, AttachFailed."""
+    taken: list[tuple[str, socket | None]] = []
+    try:
+        for address in addresses:
+            reserved = _reserve_one(address, number, protocol)
+            taken.append((address, reserved))
+            if reserved is not None:
+                number = reserved.getsockname()[1]
+    except BaseException:
+        for _, reserved in taken:
+            if reserved is not None:
+                reserved.close()
+        raise
+    return taken
+
+
+def _reserve_one(address: str, number: int, protocol: str) -> "socket | None":
+    try:
+        return _reserved(address, number, protocol)
+    except OSError as error:
+        if error.errno == errno.EPROTONOSUPPORT and protocol == "sctp" and number:
+            # A kernel without sctp sockets has nobody who could take the port, and still translates.
+            return None
+        if error.errno != errno.EADDRINUSE:
+            raise AttachFailed(f"reserve {protocol} port {number} of {address}", error) from error
+        raise PortInUse(address, number, protocol, port_holder(address, number, protocol)) from None
 
 
 def _reserved(address: str, number: int, protocol: str) -> socket:
     family = AF_INET6 if ":" in address else AF_INET
     reserved = socket(family, SOCK_DGRAM if protocol == "udp" else SOCK_STREAM, PROTOCOLS[protocol])
     try:
+        if family == AF_INET6:
+            reserved.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
         _bind(reserved, address, number, protocol)
     except BaseException:
         reserved.close()
@@ -366,37 +458,47 @@ def _read(path: str) -> str:
 # Maps
 
 
-def _entries(ports: "list[dict[str, Any]]") -> "dict[str, nftables.Elements]":
+def _entries(ports: "list[dict[str, Any]]") -> Entries:
     """The elements of each map."""
-    entries: dict[str, nftables.Elements] = {}
+    entries: Entries = {}
     for port in ports:
-        name, key = entry_key(port)
-        target = inet_aton(port["container_ip"])
-        entries.setdefault(name, {})[key] = nftables.address(target) + nftables.port(port["container_port"])
+        place, key = entry_key(port)
+        target = inet_pton(_family(port["container_ip"]), port["container_ip"])
+        entries.setdefault(place, {})[key] = nftables.address(target) + nftables.port(port["container_port"])
     return entries
 
 
-def entry_key(port: "dict[str, Any]") -> tuple[str, bytes]:
-    """The map and the key of a published port."""
+def entry_key(port: "dict[str, Any]") -> tuple[tuple[int, str], bytes]:
+    """The family and map, and the key, of a published port."""
+    host_ip = port["host_ip"]
+    family = nftables.IPV6 if ":" in host_ip else nftables.IPV4
     key = nftables.protocol(PROTOCOLS[port["protocol"]]) + nftables.port(port["host_port"])
-    if port["host_ip"] == _EVERYWHERE:
-        return PORTS, key
-    return ADDRESSED, nftables.address(inet_pton(AF_INET, port["host_ip"])) + key
+    if host_ip in (_EVERYWHERE, _EVERYWHERE_6):
+        return (family, PORTS), key
+    return (family, ADDRESSED), nftables.address(inet_pton(_family(host_ip), host_ip)) + key
 
 
-def _add_entries(netfilter: nftables.NftSocket, table: str, entries: "dict[str, nftables.Elements]") -> None:
+def _family(address: str) -> int:
+    return AF_INET6 if ":" in address else AF_INET
+
+
+def _add_entries(netfilter: nftables.NftSocket, table: str, entries: Entries) -> None:
     change = nftables.Transaction(table)
-    for name, elements in entries.items():
-        change.add_elements(name, elements)
+    for (family, name), elements in entries.items():
+        part = nftables.Transaction(table, family)
+        part.add_elements(name, elements)
+        change.messages += part.messages
     netfilter.commit(change)
 
 
-def _replace_entries(netfilter: nftables.NftSocket, table: str, entries: "dict[str, nftables.Elements]") -> None:
+def _replace_entries(netfilter: nftables.NftSocket, table: str, entries: Entries) -> None:
     generation = netfilter.generation()
     change = nftables.Transaction(table)
-    for name, elements in entries.items():
-        change.delete_elements(name, list(netfilter.find(table, name, elements)))
-        change.add_elements(name, elements)
+    for (family, name), elements in entries.items():
+        part = nftables.Transaction(table, family)
+        part.delete_elements(name, list(netfilter.find(table, name, elements, family)))
+        part.add_elements(name, elements)
+        change.messages += part.messages
     netfilter.commit(change, generation)
 
 
@@ -457,30 +559,75 @@ def _make_namespace(attachment: Attachment, plan: "dict[str, Any]") -> None:
         for interface in interfaces:
             assert outer is not None
             step = f"connect {interface['device']} to bridge {interface['bridge']}"
-            _step(step, _add_interface, outer, inner, attachment.namespace, interface)
-            attachment.host_devices.append(interface["host_device"])
+            _step(step, _add_interface, outer, inner, attachment, interface)
+            attachment.interfaces.append(interface)
+        _step("set the default route", _set_default_routes, inner, attachment.interfaces, True)
     finally:
         os.close(host)
         if inner is not None:
             inner.close()
         if outer is not None:
             outer.close()
-    _aim(attachment, plan)
 
 
-def _aim(attachment: Attachment, plan: "dict[str, Any]") -> None:
-    """Note in each port the address that it leads to: the first interface's first IPv4 one."""
-    addresses = [address for interface in plan.get("interfaces", ()) for address in interface["addresses"]]
-    target = next((address.partition("/")[0] for address in addresses if ":" not in address), None)
-    attachment.ports = [{"container_ip": target, **port} for port in attachment.ports]
+def _check_process(plan: "dict[str, Any]") -> None:
+    """The process whose namespace was opened is still the one that was meant."""
+    if plan.get("process") is None:
+        return
+    from wherry_shim.records import start_time
+
+    pid, start = plan["process"]
+    if start_time(pid) != start:
+        raise AttachFailed(
+            "open the network namespace " + plan["path"], OSError(errno.ESRCH, "its container has ended")
+        )
 
 
-def _add_interface(outer: RouteSocket, inner: RouteSocket, namespace: int, interface: "dict[str, Any]") -> None:
+def _has_ipv6(interfaces: "list[dict[str, Any]]") -> bool:
+    return any(":" in address for interface in interfaces for address in interface["addresses"])
+
+
+def _aimed(attachment: Attachment) -> "list[dict[str, Any]]":
+    """
+    The ports that can be published now, each with the address that it leads to: that of its family on the interface
+    which has the default route.
+    """
+    ports = []
+    for port in attachment.reserved:
+        target = _outward(attachment.interfaces, _family(port["host_ip"]))
+        if target is not None:
+            ports.append({"container_ip": target[0], **port})
+    return ports
+
+
+def _outward(interfaces: "list[dict[str, Any]]", family: int) -> "tuple[str, str, str] | None":
+    """Address, gateway and device of the first interface that leads out in that family."""
+    for interface in interfaces:
+        addresses = [one.partition("/")[0] for one in interface["addresses"] if _family(one) == family]
+        gateways = [one for one in interface["gateways"] if _family(one) == family]
+        if addresses and gateways:
+            return addresses[0], gateways[0], interface["device"]
+    return None
+
+
+def _set_default_routes(inner: RouteSocket, interfaces: "list[dict[str, Any]]", fresh: bool = False) -> None:
+    """Where there is no default route (as in a *fresh* namespace), by the first interface that leads out."""
+    for family, everywhere in ((AF_INET, "0.0.0.0/0"), (AF_INET6, "::/0")):
+        way = _outward(interfaces, family)
+        if way is None or not (fresh or all(destination != everywhere for destination, _ in inner.routes(family))):
+            continue
+        inner.execute([add_route(inner.link(way[2]).index, gateway=way[1])])
+
+
+def _add_interface(outer: RouteSocket, inner: RouteSocket, attachment: Attachment, interface: "dict[str, Any]") -> None:
+    assert attachment.namespace is not None
+    if interface["device"] is None:
+        interface["device"] = _free_device(inner)
     device, host_device = interface["device"], interface["host_device"]
     pair = new_veth(
         host_device,
         device,
-        peer_namespace=namespace,
+        peer_namespace=attachment.namespace,
         peer_address=interface["mac"],
         master=outer.link(interface["bridge"]).index,
         mtu=interface["mtu"],
@@ -497,23 +644,45 @@ def _add_interface(outer: RouteSocket, inner: RouteSocket, namespace: int, inter
         # Where br_netfilter is loaded, a container that calls itself by its published port is not routed but bridged.
         outer.execute([reflect(host_device)])
         index = inner.link(device).index
+        if _has_ipv6([interface]):
+            _enable_ipv6(attachment.namespace, device)
         requests = [set_link(index, up=True)]
         requests += [add_address(index, address) for address in interface["addresses"]]
-        if interface.get("gateway"):
-            requests.append(add_route(index, gateway=interface["gateway"]))
         inner.execute(requests)
     except BaseException:
         _delete_device(outer, host_device)
         raise
 
 
+def _free_device(inner: RouteSocket) -> str:
+    taken = {link.name for link in inner.links()}
+    number = 0
+    while f"eth{number}" in taken:
+        number += 1
+    return f"eth{number}"
+
+
+def _enable_ipv6(namespace: int, device: str) -> None:
+    """On this device alone, and with nothing that waits for duplicate detection: the addresses are of our choosing."""
+    host = _own_namespace()
+    try:
+        setns(namespace, CLONE_NEWNET)
+        try:
+            for name, value in (("accept_dad", "0"), ("accept_ra", "0"), ("disable_ipv6", "0")):
+                _write_sysctl(f"net.ipv6.conf.{device}.{name}", value)
+        finally:
+            setns(host, CLONE_NEWNET)
+    finally:
+        os.close(host)
+
+
 def _undo(attachment: Attachment) -> None:
     """After a failure. What the kernel removes with the namespace is removed here too, but at once."""
     try:
-        if attachment.host_devices:
+        if attachment.interfaces:
             with RouteSocket() as outer:
-                for device in attachment.host_devices:
-                    _delete_device(outer, device)
+                for interface in attachment.interfaces:
+                    _delete_device(outer, interface["host_device"])
     except OSError:
         pass  # the first error is the one to report; the devices go with the namespace
     attachment.close()

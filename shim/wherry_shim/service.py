@@ -3,6 +3,7 @@
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, socket
 
+from wherry_oci.errors import Error
 from wherry_oci.runtime import quickjson
 from wherry_oci.runtime.failure import RuntimeFailure
 from wherry_shim import records
@@ -68,6 +69,8 @@ class Service:
             "pause": self._pause,
             "unpause": self._unpause,
             "socket": self._socket,
+            "connect": self._connect,
+            "disconnect": self._disconnect,
         }
         self._listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
         self._listen(run_directory)
@@ -106,6 +109,8 @@ class Service:
             operation(connection, request)
         except RuntimeFailure as failure:
             connection.refuse(**failure.to_json())  # type: ignore[arg-type] # its kind and message are texts
+        except Error as error:  # of the network: its text is all that a client needs
+            connection.refuse("system", str(error))
         except (KeyError, TypeError, ValueError) as error:
             connection.refuse("invalid", f"request {request.get('op')}: {type(error).__name__} {error}")
         except OSError as error:
@@ -227,6 +232,16 @@ class Service:
         made = self._supervisor.new_socket(int(request["family"]), int(request["type"]))
         connection.answer_with(made.fileno())
         made.close()
+
+    def _connect(self, connection: Connection, request: "dict[str, Any]") -> None:
+        """One more `interface` (network.py), to a network with this `table`; `changed` is False if it was there."""
+        connection.answer(changed=self._supervisor.connect_network(request["interface"], request["table"]))
+        connection.finish()
+
+    def _disconnect(self, connection: Connection, request: "dict[str, Any]") -> None:
+        """The interface to `network` (an id) goes; `changed` is False if there was none."""
+        connection.answer(changed=self._supervisor.disconnect_network(request["network"]))
+        connection.finish()
 
     def _attach(self, connection: Connection, request: "dict[str, Any]") -> None:
         """With `replay` what it has written since its start comes first."""

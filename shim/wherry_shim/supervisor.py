@@ -325,6 +325,33 @@ class Supervisor:
         finally:
             os.close(own)
 
+    def connect_network(self, interface: "dict[str, Any]", table: str) -> bool:
+        """Give it one more interface; whether it had none to that network. Raises RuntimeFailure, AttachFailed."""
+        from wherry_shim import network
+
+        attachment = self._own_network("connect")
+        if any(one["network"] == interface["network"] for one in attachment.interfaces):
+            return False
+        network.connect(attachment, interface, table)
+        self._record_state(self._state["status"])
+        return True
+
+    def disconnect_network(self, identity: str) -> bool:
+        """Take its interface to that network away; whether it had one. Raises RuntimeFailure, AttachFailed."""
+        from wherry_shim import network
+
+        attachment = self._own_network("disconnect")
+        if all(one["network"] != identity for one in attachment.interfaces):
+            return False
+        network.disconnect(attachment, identity)
+        self._record_state(self._state["status"])
+        return True
+
+    def _own_network(self, step: str) -> "Attachment":
+        if self._attachment is None or self._attachment.namespace is None:
+            raise RuntimeFailure("conflict", step, "the container has no network of its own")
+        return self._attachment
+
     def execute(self, request: "dict[str, Any]", connection: "Connection | Probe") -> Execution:
         """Run a further process for *connection*. Raises RuntimeFailure."""
         if self._paused:

@@ -167,13 +167,14 @@ def test_a_plan_is_json_and_complete(database: Database) -> None:
         "table": net.table,
         "interfaces": [
             {
+                "network": net.id,
                 "bridge": "br-net",
                 "host_device": endpoint.device,
                 "device": "eth0",
                 "mac": "02:42:ac:1e:00:02",
                 "mtu": 1500,
                 "addresses": ["172.30.0.2/16"],
-                "gateway": "172.30.0.1",
+                "gateways": ["172.30.0.1"],
             }
         ],
         "ports": [

@@ -80,7 +80,7 @@ class Container:
         self.plan = plan
         self.namespace = attachment.namespace
         self.address = plan["interfaces"][0]["addresses"][0].partition("/")[0]
-        self.gateway = plan["interfaces"][0]["gateway"]
+        self.gateway = next(iter(plan["interfaces"][0]["gateways"]), "")
 
     def port(self, container_port: int) -> int:
         (found,) = (port for port in self.attachment.ports if port["container_port"] == container_port)
@@ -222,11 +222,11 @@ def test_an_interface_comes_and_goes_while_the_container_runs(world: World) -> N
     with world.database.transaction() as connection:
         endpoint = networks.allocate(connection, late, "web")
     for _ in range(2):
-        network.connect(web.namespace, networks.interface(late, endpoint, 1))
+        network.connect(web.attachment, networks.interface(late, endpoint), late.table)
         with inside(web.namespace), RouteSocket() as route:
             assert {"eth0", "eth1"} <= {link.name for link in route.links()}
-        network.disconnect(endpoint.device)
-        network.disconnect(endpoint.device)
+        network.disconnect(web.attachment, late.id)
+        network.disconnect(web.attachment, late.id)
     with inside(web.namespace), RouteSocket() as route:
         names = {link.name for link in route.links()}
         assert "eth0" in names
@@ -532,7 +532,7 @@ def _broken(plan: dict[str, Any], **changed: Any) -> dict[str, Any]:
         ({"bridge": "nobridge"}, "connect eth0 to bridge nobridge: could not find device nobridge"),
         ({"mtu": 1}, "connect eth0 to bridge wherry0: could not make device veth.*Invalid argument"),
         ({"device": "n" * 16}, "connect n+ to bridge wherry0: could not make device"),
-        ({"gateway": "198.51.100.1"}, "connect eth0 to bridge wherry0: could not add route .* via 198.51.100.1"),
+        ({"gateways": ["198.51.100.1"]}, "set the default route: could not add route .* via 198.51.100.1"),
         ({"addresses": ["172.30.0.2/16", "172.30.0.2/16"]}, "connect eth0 .*could not add address 172.30.0.2/16"),
     ],
 )

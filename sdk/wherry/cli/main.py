@@ -76,6 +76,15 @@ _GROUPS = {
         "push": ("registries", "push", "Send an image to its registry"),
         "rm": ("images", "rmi", "Remove images"),
     },
+    "network": {
+        "connect": ("networks", "network_connect", "Give a container a place in a network"),
+        "create": ("networks", "network_create", "Make a network"),
+        "disconnect": ("networks", "network_disconnect", "Take a container out of a network"),
+        "inspect": ("networks", "network_inspect", "Show all that is known of networks"),
+        "ls": ("networks", "network_ls", "List networks"),
+        "prune": ("networks", "network_prune", "Remove networks in which no container is"),
+        "rm": ("networks", "network_rm", "Remove networks"),
+    },
     "system": {
         "check": ("system", "check", "Look for what is not as the records say"),
         "df": ("system", "df", "Show how much room images, containers and volumes take"),
@@ -89,7 +98,13 @@ _GROUPS = {
         "rm": ("volumes", "volume_rm", "Remove volumes"),
     },
 }
-_GROUP_LINES = {"container": "Containers", "image": "Images", "system": "All of it", "volume": "Volumes"}
+_GROUP_LINES = {
+    "container": "Containers",
+    "image": "Images",
+    "network": "Networks",
+    "system": "All of it",
+    "volume": "Volumes",
+}
 
 
 class _Verbs(click.Group):

@@ -13,6 +13,7 @@ from wherry.client import Client
 from wherry.containerstore import Record
 from wherry.logreader import LogReader
 from wherry.mounts import parse_mount_text
+from wherry.networkoptions import parse_network_text
 from wherry.options import Options
 from wherry.reservation import Reservation
 
@@ -63,7 +64,12 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--memory-swap", help="Memory and swap together; -1 for no limit"),
             _many("--mount", metavar="type=TYPE,source=SOURCE,target=PATH[,…]", help="A mount, in all detail"),
             click.option("--name", help="Its name"),
-            click.option("--network", "--net", help="bridge, none or host"),
+            _many("--link", metavar="CONTAINER[:ALIAS]", help="What it calls another container"),
+            click.option("--mac-address", help="Its device's address"),
+            _many("--network", "--net", help="A network's name, none, host or container:NAME"),
+            _many("--network-alias", help="A further name in its first network"),
+            click.option("--ip", help="Its IPv4 address in its first network"),
+            click.option("--ip6", help="Its IPv6 address in its first network"),
             click.option("--oom-score-adj", type=int, help="-1000 to 1000"),
             click.option("--pids-limit", type=int, help="At most so many processes"),
             click.option("--platform", help="os[/arch[/variant]]"),
@@ -104,6 +110,7 @@ _NAMES = {
     "dns_option": "dns_opt",
     "env": "environment",
     "interactive": "stdin_open",
+    "link": "links",
     "label": "labels",
     "memory": "mem_limit",
     "memory_reservation": "mem_reservation",
@@ -122,6 +129,7 @@ def _parse(command: tuple[str, ...], flags: dict[str, Any]) -> Options:
     environment = [line for path in flags.pop("env_file") for line in _environment_lines(path)]
     environment += flags.pop("env")
     flags["sysctl"] = dict(item.partition("=")[::2] for item in flags["sysctl"])
+    flags |= _networking(flags)
     flags["mount"] = [parse_mount_text(text) for text in flags["mount"]]
     health = {key: flags.pop(f"health_{key}") for key in _HEALTH}
     flags["healthcheck"] = (
@@ -131,6 +139,20 @@ def _parse(command: tuple[str, ...], flags: dict[str, Any]) -> Options:
         flags["entrypoint"] = [flags["entrypoint"]] if flags["entrypoint"] else []
     given = {_NAMES.get(name, name): value for name, value in _given(flags).items()}
     return Options.parse(command or None, {**given, "environment": environment})
+
+
+def _networking(flags: dict[str, Any]) -> dict[str, Any]:
+    """--network as often as one likes; --network-alias, --ip and --ip6 are for the first one."""
+    places = [parse_network_text(text) for text in flags.pop("network")]
+    aliases, ip, ip6 = (flags.pop(name) for name in ("network_alias", "ip", "ip6"))
+    first = _given({"aliases": list(aliases), "ipv4_address": ip, "ipv6_address": ip6})
+    if not places:
+        places = [("bridge", {})] if first else []
+    if not any(config for _, config in places) and len(places) <= 1 and not first:
+        return {"network": places[0][0] if places else None}
+    name, config = places[0]
+    config["aliases"] = [*config.get("aliases", ()), *first.pop("aliases", ())]
+    return {"network": name, "networks": {**dict(places), name: {**config, **first}}}
 
 
 _HEALTH = ("cmd", "interval", "retries", "start_interval", "start_period", "timeout")

@@ -99,7 +99,7 @@ def prune_command(client: Client, every: bool, with_volumes: bool, force: bool) 
     for container in client.containers.prune():
         click.echo(f"deleted container: {container}")
     for network in client.networks.prune():
-        click.echo(f"took down network: {network}")
+        click.echo(f"deleted network: {network}")
     reclaimed = 0
     if with_volumes:
         gone = client.volumes.prune()
