@@ -11,8 +11,10 @@ from wherry.places import root_directory, run_directory
 
 if TYPE_CHECKING:
     import builtins
+    from datetime import datetime
 
     from wherry.container import Container
+    from wherry.events import EventStream
     from wherry.images import ImageCollection
     from wherry.local import LocalEngine
     from wherry.networkcollection import NetworkCollection
@@ -135,6 +137,27 @@ class Client:
                 words = (container.attrs["Path"], *arguments)
                 raise ContainerError(container.id, words, ended.exit_code, stdout, container.output(stdout=False))
         return stdout
+
+    def events(
+        self,
+        since: "float | datetime | None" = None,
+        until: "float | datetime | None" = None,
+        filters: Mapping[str, Any] | None = None,
+        *,
+        follow: bool = True,
+    ) -> "EventStream":
+        """
+        What happens from here on, and with *since* or *until* (seconds since 1970) what has happened, as docker tells.
+
+        It goes on until *until* or `close()`; without *follow* it ends with what is there. *filters* are docker's:
+        container, event, image, label, network, type, volume. Of what is long ago only the last megabytes are kept.
+        """
+        from wherry.events import EventStream
+
+        self._engine.open()
+        return EventStream(
+            Path(self._engine.events.directory), since=since, until=until, filters=filters, follow=follow
+        )
 
     def check(self, *, content: bool = False) -> "list[str]":
         """

@@ -61,6 +61,11 @@ class Record:
     labels: Mapping[str, str]
     settings: Mapping[str, Any]
 
+    @property
+    def event_attributes(self) -> dict[str, str]:
+        """What every event of it tells: its labels, `image` and `name`."""
+        return {**self.labels, "image": self.image, "name": self.name}
+
 
 _COLUMNS = "id, name, image, image_id, created, started, whole, auto_remove, labels, settings"
 
@@ -109,6 +114,11 @@ class ContainerStore:
         if len(rows) > 1:
             raise InvalidArgument(f"{name!r} is the beginning of several containers' ids: give more of it")
         return _record(rows[0])
+
+    def get(self, connection: sqlite3.Connection, container_id: str) -> Record | None:
+        """By the whole id."""
+        row = connection.execute(f"SELECT {_COLUMNS} FROM container WHERE id = ?", (container_id,)).fetchone()
+        return None if row is None else _record(row)
 
     def all(self, connection: sqlite3.Connection) -> list[Record]:
         """Every one, the newest first."""

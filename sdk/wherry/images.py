@@ -30,6 +30,9 @@ class ImageCollection:
         self._engine.open()
         return self._engine.images
 
+    def _note(self, action: str, image_id: str, name: str = "") -> None:
+        self._engine.events.append("image", action, image_id, name=name or image_id)
+
     def get(self, name: str) -> "Image":
         """By name or id. Raises ImageNotFound."""
         return self._store.get(name)
@@ -52,19 +55,27 @@ class ImageCollection:
         Raises ManifestUnknown, AuthRequired, RateLimited, RegistryUnreachable, DigestMismatch, NoSpace and more;
         nothing partial is ever visible.
         """
-        return self._store.pull(reference, platform=platform, policy=policy, progress=progress)
+        image = self._store.pull(reference, platform=platform, policy=policy, progress=progress)
+        self._note("pull", reference, reference)
+        return image
 
     def pulling(self, reference: str, *, platform: str | None = None) -> "Generator[PullEvent, None, Image]":
         """As `pull`, as an iterator of its events that returns the image; closing it ends the pull."""
-        return self._store.pulling(reference, platform=platform)
+        image = yield from self._store.pulling(reference, platform=platform)
+        self._note("pull", reference, reference)
+        return image
 
     def push(self, name: str, *, progress: "Callable[[PushEvent], None] | None" = None) -> str:
         """Send an image to the registry of its name; returns its digest there. Raises AuthRequired and more."""
-        return self._store.push(name, progress=progress)
+        digest = self._store.push(name, progress=progress)
+        self._note("push", name, name)
+        return digest
 
     def tag(self, name: str, reference: str) -> "Image":
         """Give an image one more name, which it takes from whatever has it. Raises ImageNotFound."""
-        return self._store.tag(name, reference)
+        image = self._store.tag(name, reference)
+        self._note("tag", image.id, reference)
+        return image
 
     def remove(self, name: str, *, force: bool = False) -> "builtins.list[str]":
         """
@@ -72,7 +83,20 @@ class ImageCollection:
 
         Returns what was done (`untagged: …`, `deleted: …`). Raises ImageNotFound, ImageInUse.
         """
-        return self._store.remove(name, force=force)
+        image = self._store.get(name)
+        done = self._store.remove(name, force=force)
+        self._note_removal(image.id, done)
+        return done
+
+    def _note_removal(self, image_id: str, done: "Sequence[str]") -> None:
+        from wherry_images.reference import familiar
+
+        for line in done:
+            what, _, of = line.partition(": ")
+            if what == "untagged":
+                self._note("untag", image_id, familiar(of))
+            elif of == image_id:
+                self._note("delete", image_id)
 
     def prune(self, *, all: bool = False) -> "Pruned":
         """Remove the images without a name, or *all* that no container has; tells what, and the bytes that are free."""
@@ -80,11 +104,18 @@ class ImageCollection:
 
     def save(self, names: str | Sequence[str], *, format: Literal["docker", "oci"] = "docker") -> Iterator[bytes]:
         """A tar of images, in pieces, that docker, podman and skopeo load. Raises ImageNotFound."""
-        return self._store.save([names] if isinstance(names, str) else names, format=format)
+        chosen = [names] if isinstance(names, str) else list(names)
+        archive = self._store.save(chosen, format=format)
+        for name in chosen:
+            self._note("save", self._store.get(name).id, name)
+        return archive
 
     def load(self, source: "Source | str | os.PathLike[str]") -> "builtins.list[Image]":
         """The images of an archive of docker's or OCI's: a path, or anything that can `read`. Raises InvalidImage."""
-        return self._store.load(source)
+        images = self._store.load(source)
+        for image in images:
+            self._note("load", image.id, next(iter(image.tags), ""))
+        return images
 
     def import_(
         self,
@@ -95,7 +126,9 @@ class ImageCollection:
         message: str = "",
     ) -> "Image":
         """A new image out of the tar of a root file system; *config* is in docker's words."""
-        return self._store.import_(source, reference, config=config, message=message)
+        image = self._store.import_(source, reference, config=config, message=message)
+        self._note("import", image.id, reference or "")
+        return image
 
     def export(self, name: str) -> Iterator[bytes]:
         """The image's root file system as a tar, in pieces, with no container made for it."""

@@ -30,10 +30,11 @@ from wherry.options import Options, health_check, published
 from wherry.reservation import Reservation
 from wherry_images import Image, ImageStore
 from wherry_images.errors import ImageNotFound
-from wherry_oci.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable
+from wherry_oci.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable, Unsupported
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_shim import client as shims
 from wherry_shim import records
+from wherry_shim.eventlog import EventLog
 from wherry_shim.launch import Shim, ShimFailed
 from wherry_shim.logs import LogWriter
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from wherry.rootfsview import RootfsView
     from wherry_images.diff import Change
 
+EVENTS = "events"
 _REMOVE_TIMEOUT_S = 10.0
 _SHOWN_LINES = 20
 _IMAGE_TRIES = 5
@@ -76,6 +78,7 @@ class LocalEngine:
         self.database = self.images.database
         self.store = ContainerStore(self.database, root, run)
         self.volumes = volumes.VolumeStore(self.database, root)
+        self.events = EventLog(str(root / EVENTS))
 
     # reaching it
 
@@ -129,11 +132,15 @@ class LocalEngine:
             try:
                 return self.images.get(reference, platform=options.platform)
             except ImageNotFound:
-                return self.images.pull(reference, platform=options.platform)
+                return self._pulled(reference, self.images.pull(reference, platform=options.platform))
         if options.pull == "never":
             return self.images.get(reference, platform=options.platform)
         policy: Literal["always", "newer"] = "newer" if options.pull == "newer" else "always"
-        return self.images.pull(reference, platform=options.platform, policy=policy)
+        return self._pulled(reference, self.images.pull(reference, platform=options.platform, policy=policy))
+
+    def _pulled(self, reference: str, image: Image) -> Image:
+        self.events.append("image", "pull", reference, name=reference)
+        return image
 
     def create(self, image: str, options: Options) -> Record:
         """A container that is not started. Raises NameInUse and more; nothing of it is left then."""
@@ -192,6 +199,7 @@ class LocalEngine:
         mountplan.make_sources(options.mounts)
         try:
             record, image, program = self._record(place.id, image_name, image, options, hostname)
+            self.note(record, "create")
             points = mount_points(record)
             spec = specification.document(
                 options,
@@ -340,6 +348,7 @@ class LocalEngine:
             "restart": {"name": options.restart.name, "maximum": options.restart.maximum},
             "health": health_check(options, image.config.healthcheck),
             "owner": _owner() if options.lifetime == "owner" else None,
+            "events": {"directory": self.events.directory, "attributes": record.event_attributes},
         }
         (directory / "shim.json").write_text(json.dumps(order), encoding="utf-8", errors="surrogateescape")
         membership.write_names(self, record, places)
@@ -427,6 +436,7 @@ class LocalEngine:
                 self.wait(record.id)
         except (NotRunning, ContainerNotFound):  # it ended, or was removed, by itself meanwhile
             return
+        self.note(record, "stop")
 
     def _unfreeze(self, record: Record) -> None:
         """A frozen process takes no signal until it thaws."""
@@ -592,6 +602,7 @@ class LocalEngine:
     def export(self, name: str) -> Iterator[bytes]:
         """A container's whole root file system as a tar, in pieces."""
         record, image = self.written(name)
+        self.note(record, "export")
         return self.images.export(image, self.store.directory(record.id))
 
     def commit(
@@ -624,7 +635,30 @@ class LocalEngine:
         record = self.record(name)
         with self._transaction() as connection:
             self.store.rename(connection, record.id, str(checked))
-        membership.renamed(self, self.record(record.id))
+        renamed = attrs.evolve(record, name=str(checked))
+        membership.renamed(self, renamed)
+        self.note(renamed, "rename", oldName=f"/{record.name}")
+        self.amend_order(record.id, events={"directory": self.events.directory, "attributes": renamed.event_attributes})
+        self.tell_shim(record.id, "rename", name=checked)
+
+    def amend_order(self, container_id: str, **changes: Any) -> None:
+        """Change the instructions that its next shim gets."""
+        path = self.store.directory(container_id) / "shim.json"
+        order = {**json.loads(path.read_bytes()), **changes}
+        temporary = path.with_name(f".shim.json.{os.getpid()}")
+        temporary.write_text(json.dumps(order), encoding="utf-8", errors="surrogateescape")
+        os.replace(temporary, path)
+
+    def tell_shim(self, container_id: str, op: str, **request: Any) -> None:
+        """What its shim should know if there is one, and if it is new enough to understand it."""
+        try:
+            shims.call(str(self.store.run_directory(container_id)), op, **request)
+        except (shims.ShimGone, Unsupported):
+            return
+
+    def note(self, record: Record, action: str, **facts: object) -> None:
+        """Add to the events what was done to a container."""
+        self.events.append("container", action, record.id, **{**record.event_attributes, **facts})
 
     def prune(self) -> list[str]:
         """Remove every container that does not run; their ids."""

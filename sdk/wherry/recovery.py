@@ -16,6 +16,7 @@ from wherry.errors import ContainerNotFound
 from wherry_images import ImageStore
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_shim import records
+from wherry_shim.eventlog import EventLog
 from wherry_shim.network import unpublish
 from wherry_shim.tree import remove_tree
 
@@ -144,6 +145,8 @@ def discard(store: ContainerStore, images: ImageStore, container_id: str, *, ano
     The caller has its lock. Safe to repeat.
     """
     orphaned = end_orphans(store, container_id)
+    with store.database.read() as connection:
+        known = store.get(connection, container_id)
     _forget(store, images, container_id, anonymous_volumes=anonymous_volumes)
     if orphaned:
         _collect_networks(store)
@@ -154,6 +157,10 @@ def discard(store: ContainerStore, images: ImageStore, container_id: str, *, ano
         pass
     remove_tree(str(doomed))
     remove_tree(str(store.run_directory(container_id)))
+    if known is not None:
+        EventLog(str(store.directories.parent / "events")).append(
+            "container", "destroy", container_id, **known.event_attributes
+        )
 
 
 def clear_failed_start(store: ContainerStore, container_id: str) -> None:

@@ -13,7 +13,7 @@ from _socket import (
     socket,
 )
 
-from wherry_oci.errors import Conflict, Error, NotFound
+from wherry_oci.errors import Conflict, Error, NotFound, Unsupported
 from wherry_oci.runtime import quickjson
 from wherry_oci.runtime.failure import RuntimeFailure
 from wherry_shim import records
@@ -199,4 +199,6 @@ def refusal(answer: "dict[str, Any]") -> Error:
         return RuntimeFailure.from_json(answer)
     if kind == "not_found":
         return NotFound(message)
+    if kind == "unsupported":
+        return Unsupported(message)
     return Conflict(message)

@@ -23,7 +23,7 @@ class Execution:
     """
     It runs until it ends by itself or is killed; its client may leave before.
 
-    *request* has `process` (as in config.json), `user`, `groups`, `terminal`, `stdin`.
+    *request* has `exec_id`, `process` (as in config.json), `user`, `groups`, `terminal`, `stdin`.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Execution:
         seccomp: bytes | None,
     ) -> None:
         self._connection = connection
+        self.id: str = request["exec_id"]
         terminal = bool(request.get("terminal"))
         self.streams = Streams(loop, terminal=terminal, stdin=bool(request.get("stdin")), on_output=self._on_output)
         try:

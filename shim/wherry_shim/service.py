@@ -66,6 +66,7 @@ class Service:
             "attach": self._attach,
             "exec": self._exec,
             "resize": self._resize,
+            "rename": self._rename,
             "pause": self._pause,
             "unpause": self._unpause,
             "socket": self._socket,
@@ -224,6 +225,12 @@ class Service:
 
     def _resize(self, connection: Connection, request: "dict[str, Any]") -> None:
         self._supervisor.streams.resize(int(request["rows"]), int(request["columns"]))
+        self._supervisor.note("resize", height=request["rows"], width=request["columns"])
+        connection.answer()
+        connection.finish()
+
+    def _rename(self, connection: Connection, request: "dict[str, Any]") -> None:
+        self._supervisor.rename(str(request["name"]))
         connection.answer()
         connection.finish()
 
@@ -249,6 +256,7 @@ class Service:
         if request.get("replay"):
             for stream, piece in self._supervisor.written():
                 connection.send_frame(stream, piece)
+        self._supervisor.note("attach")
         self._join(self._attached, connection)
         connection.speak_frames(input_frames(self._supervisor.streams, connection, self._supervisor.kill))
 

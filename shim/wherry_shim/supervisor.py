@@ -19,6 +19,7 @@ from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
 from wherry_oci.runtime.init import Entry
 from wherry_shim import records
 from wherry_shim.connection import STDERR, Connection
+from wherry_shim.eventlog import EventLog
 from wherry_shim.execution import Execution
 from wherry_shim.logs import LogWriter, NoLog
 from wherry_shim.loop import READABLE, Loop
@@ -47,7 +48,7 @@ class Supervisor:
     *order* is `shim.json`: `id`, `directory` and `run` (the container's, on disk and live), `rootfs` (mounts), `user`,
     `groups`, `terminal`, `stdin`, `init`, `network` (a plan) or null, `cgroup`, `seccomp` (a file with the filter) or
     null, `log` ("local" or "none"), `remove` (at the end), `restart` (`name`, `maximum`), `health` (health.py) or null,
-    `owner` (`pid`, `start`) or null.
+    `owner` (`pid`, `start`) or null, `events` (the log's `directory`, and the container's `attributes` in it).
     """
 
     def __init__(self, order: "dict[str, Any]") -> None:
@@ -70,10 +71,21 @@ class Supervisor:
         self._resting = False  # between two runs
         self._oom_kills = 0
         self._health: HealthMonitor | None = None
+        self._health_told = ""
+        self._events = EventLog(order["events"]["directory"])
+        self._attributes: dict[str, str] = order["events"]["attributes"]
         self.cgroup = Cgroup(order["cgroup"], Hierarchies.find())
         self.streams: Streams
         self._config = _read_json(f"{self._directory}/config.json")
         self._seccomp = _read_bytes(order["seccomp"]) if order.get("seccomp") else None
+
+    def note(self, action: str, **facts: object) -> None:
+        """Add to the root's events what happened to the container."""
+        self._events.append("container", action, self._order["id"], **{**self._attributes, **facts})
+
+    def rename(self, name: str) -> None:
+        """It is called *name* from here on."""
+        self._attributes["name"] = name
 
     # begin
 
@@ -109,6 +121,7 @@ class Supervisor:
         self.streams.started()
         self._health = self._monitor_health()
         self._record_state("running")
+        self.note("start")
 
     def _create(self) -> container.Process:
         self.streams = Streams(
@@ -190,6 +203,9 @@ class Supervisor:
         self._record_state(self._state["status"])
         if self._service is not None and self._health is not None:
             self._service.on_health(self._health.status)
+            if self._health.status != self._health_told:
+                self._health_told = self._health.status
+                self.note(f"health_status: {self._health_told}")
 
     def _join_cgroup(self) -> None:
         """
@@ -270,7 +286,7 @@ class Supervisor:
             if pid == self._pid:
                 self._end(status)
             elif pid in self._executions:
-                self._executions.pop(pid).exited(_exit_code(status))
+                self._exec_ended(self._executions.pop(pid), _exit_code(status))
 
     def _on_output(self, stream: int, piece: bytes) -> None:
         self._log.append(stream, piece, time_ns())
@@ -294,6 +310,7 @@ class Supervisor:
         try:
             if self._resting:
                 raise ProcessLookupError
+            self.note("kill", signal=number)
             os.kill(self._pid, number)
         except ProcessLookupError:
             raise RuntimeFailure("gone", f"send signal {number}", "the container has ended") from None
@@ -311,6 +328,7 @@ class Supervisor:
         self.cgroup.freeze(paused)
         self._paused = paused
         self._record_state("paused" if paused else "running")
+        self.note("pause" if paused else "unpause")
 
     def new_socket(self, family: int, kind: int) -> socket:
         """A socket in the container's network, which needs no published port. Raises RuntimeFailure, OSError."""
@@ -358,6 +376,10 @@ class Supervisor:
             raise RuntimeFailure("conflict", "exec", "the container is paused: unpause it first")
         if self._resting:
             raise RuntimeFailure("conflict", "exec", "the container is restarting: it does not run at this moment")
+        command = " ".join(request["process"]["args"])
+        if "exec_id" not in request:  # one that was made by itself has been noted then
+            request = {**request, "exec_id": os.urandom(32).hex()}
+            self.note(f"exec_create: {command}", execID=request["exec_id"])
         execution = Execution(
             self._loop,
             request,
@@ -367,6 +389,7 @@ class Supervisor:
             cgroup=self.cgroup,
             seccomp=self._seccomp,
         )
+        self.note(f"exec_start: {command}", execID=execution.id)
         self._executions[execution.pid] = execution
         return execution
 
@@ -392,7 +415,10 @@ class Supervisor:
             "log_lost": self._log.lost,
             "restarts": self._policy.count,
         }
-        assert self._service is not None
+        if self._record["oom_killed"]:
+            self.note("oom")
+        lasted_s = (self._record["finished"] - self._started) // 1_000_000_000
+        self.note("die", exitCode=self._record["exit_code"], execDuration=lasted_s)
         ran_s = monotonic() - self._began
         wait_s = self._policy.next_wait(self._record["exit_code"], ran_s, stopped=self._stopped)
         if wait_s is None:
@@ -440,13 +466,18 @@ class Supervisor:
             _, status = os.waitpid(execution.pid, 0)
         except ChildProcessError:
             status = _SIGKILL
-        execution.exited(_exit_code(status))
+        self._exec_ended(execution, _exit_code(status))
+
+    def _exec_ended(self, execution: Execution, exit_code: int) -> None:
+        execution.exited(exit_code)
+        self.note("exec_die", execID=execution.id, exitCode=exit_code)
 
     def _keep_or_remove(self, record: "dict[str, Any]") -> None:
         try:
             if self._order.get("remove"):
                 records.keep_ended(self._run)
                 self._remove_directory()
+                self.note("destroy")
             else:
                 records.write(self._directory, records.EXIT, record)
         finally:

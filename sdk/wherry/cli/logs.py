@@ -31,7 +31,7 @@ def logs_command(
     """Show what a container has written, each stream to its own."""
     engine = client._engine
     record = engine.record(container)
-    first, last = _when(since) or 0, _when(until)
+    first, last = when(since) or 0, when(until)
     with LogReader(engine.log_directory(record)) as reader:
         if tail != "all":
             for line in logreader.last(reader, _count(tail), _BOTH):
@@ -57,7 +57,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _when(text: str | None) -> int | None:
+def when(text: str | None) -> int | None:
     """Nanoseconds since 1970."""
     if text is None:
         return None

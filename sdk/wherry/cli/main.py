@@ -21,6 +21,7 @@ _VERBS = {
     "cp": ("copying", "Copy files between a container and the host"),
     "create": ("run", "Make a container without starting it"),
     "diff": ("files", "Show the files that a container changed"),
+    "events": ("events", "Show what happens, as it happens"),
     "exec": ("execute", "Run a further command in a running container"),
     "export": ("files", "Write a container's root file system as a tar"),
     "history": ("images", "Show how an image was made"),
@@ -87,6 +88,7 @@ _GROUPS = {
     },
     "system": {
         "check": ("system", "check", "Look for what is not as the records say"),
+        "events": ("events", "events", "Show what happens, as it happens"),
         "df": ("system", "df", "Show how much room images, containers and volumes take"),
         "prune": ("system", "prune", "Remove what nobody needs"),
     },
