@@ -137,10 +137,7 @@ def refresh(engine: "LocalEngine", record: "Record") -> None:
     order = json.loads(path.read_bytes())
     plan = plan_of(engine, record, places)
     if order["network"] != plan:
-        order["network"] = plan
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(order), encoding="utf-8", errors="surrogateescape")
-        os.rename(new, path)
+        engine.amend_order(record.id, network=plan)
 
 
 # live
