@@ -202,10 +202,7 @@ def renamed(engine: "LocalEngine", record: "Record") -> None:
     if not engine.state(record).alive:
         return
     names = {place.id: names_of(record, place, endpoint) for place, endpoint in places_of(engine, record)}
-    try:
-        shims.call(str(engine.store.run_directory(record.id)), "names", networks=names)
-    except shims.ShimGone:  # it ended, or its shim was killed: the next start tells
-        return
+    engine.tell_shim(record.id, "names", networks=names)  # if it ended meanwhile the next start tells
 
 
 def _write_hosts(engine: "LocalEngine", record: "Record") -> None:
