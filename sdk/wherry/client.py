@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wherry.images import ImageCollection
     from wherry.local import LocalEngine
     from wherry.networkcollection import NetworkCollection
+    from wherry.stats import Stats
     from wherry.volumecollection import VolumeCollection
 
 
@@ -158,6 +159,12 @@ class Client:
         return EventStream(
             Path(self._engine.events.directory), since=since, until=until, filters=filters, follow=follow
         )
+
+    def stats(self) -> "list[Stats]":
+        """What each running container uses at this moment; see `Container.stats`."""
+        from wherry.stats import Sampler
+
+        return Sampler(self._engine).all()
 
     def check(self, *, content: bool = False) -> "list[str]":
         """

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wherry.containerpath import ContainerPath
     from wherry.containerstore import Record
     from wherry.local import LocalEngine
+    from wherry.stats import Stats
     from wherry_images import Image
     from wherry_images.diff import Change
 
@@ -170,6 +171,25 @@ class Container:
         from wherry.processes import table
 
         return table(self._engine.processes(self.id))
+
+    @overload
+    def stats(self, *, stream: Literal[False], interval: float = 1.0) -> "Stats": ...
+
+    @overload
+    def stats(self, *, stream: Literal[True] = True, interval: float = 1.0) -> "Iterator[Stats]": ...
+
+    def stats(self, *, stream: bool = True, interval: float = 1.0) -> "Stats | Iterator[Stats]":
+        """
+        What it uses, every *interval* seconds until it ends; without *stream* once, at once.
+
+        A sample is a mapping in docker's words, with `cpu_percent`, `memory_usage` and more as `docker stats` computes
+        them; `cpu_percent` needs a sample before. Raises NotRunning.
+        """
+        from wherry import stats
+
+        if stream:
+            return stats.stream(self._engine, self.id, interval)
+        return stats.Sampler(self._engine).sample(self._record)
 
     # its life
 

@@ -46,6 +46,7 @@ _VERBS = {
     "save": ("files", "Write images as an archive"),
     "search": ("registries", "Find images on Docker Hub"),
     "start": ("lifecycle", "Start containers"),
+    "stats": ("stats", "Show what running containers use"),
     "stop": ("lifecycle", "Stop running containers"),
     "tag": ("images", "Give an image one more name"),
     "top": ("listing", "Show the processes of a container"),
@@ -59,7 +60,7 @@ _GROUPS = {
         **{
             name: (module, name, line)
             for name, (module, line) in _VERBS.items()
-            if module in ("execute", "lifecycle", "logs", "run")
+            if module in ("execute", "lifecycle", "logs", "run", "stats")
             or name in ("commit", "cp", "diff", "export", "port", "top")
         },
         "inspect": ("inspect", "inspect", "Show all that is known of containers"),

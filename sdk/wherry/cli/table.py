@@ -72,3 +72,13 @@ def size(count: int) -> str:
             return f"{value:.3g}{unit}"
         value /= 1000
     raise AssertionError("unreachable")
+
+
+def binary_size(count: int) -> str:
+    """`1.5MiB`: powers of 1024 and four digits, as docker shows memory."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{value:.4g}{unit}"
+        value /= 1024
+    raise AssertionError("unreachable")

@@ -1,0 +1,67 @@
+"""stats."""
+
+import sys
+from time import sleep
+
+import click
+
+from wherry.cli import table
+from wherry.client import Client
+from wherry.errors import ContainerNotFound, NotRunning
+from wherry.stats import Sampler, Stats
+
+_INTERVAL_S = 1.0
+_CLEAR = "\033[H\033[J"
+_SHORT = 12
+_HEADING = ("CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS")
+_KEYS = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs")
+
+
+@click.command("stats")
+@click.argument("containers", nargs=-1)
+@click.option("--no-stream", is_flag=True, help="Show it once, measured over one second")
+@click.option("--no-trunc", is_flag=True, help="Whole ids")
+@click.option("--format", "form", help="`json` for one JSON object a line")
+@click.pass_obj
+def stats_command(
+    client: Client, containers: tuple[str, ...], no_stream: bool, no_trunc: bool, form: str | None
+) -> None:
+    """Show what running containers use, all of them or some, every second."""
+    engine = client._engine
+    chosen = [engine.record(name) for name in containers]
+    sampler = Sampler(engine)
+
+    def look() -> list[Stats]:
+        if not chosen:
+            return sampler.all()
+        found = []
+        for record in chosen:
+            try:
+                found.append(sampler.sample(record))
+            except (NotRunning, ContainerNotFound):
+                if no_stream:
+                    raise
+        return found
+
+    look()
+    while True:
+        sleep(_INTERVAL_S)
+        rows = [_row(stats, no_trunc) for stats in look()]
+        if not no_stream and form is None and sys.stdout.isatty():
+            click.echo(_CLEAR, nl=False)
+        table.show_as(form, _HEADING, _KEYS, rows)
+        if no_stream or (chosen and not rows):
+            return
+
+
+def _row(stats: Stats, whole: bool) -> tuple[str, ...]:
+    return (
+        stats["id"] if whole else stats["id"][:_SHORT],
+        stats["name"].removeprefix("/"),
+        f"{stats.cpu_percent:.2f}%",
+        f"{table.binary_size(stats.memory_usage)} / {table.binary_size(stats.memory_limit)}",
+        f"{stats.memory_percent:.2f}%",
+        f"{table.size(stats.network_received)} / {table.size(stats.network_sent)}",
+        f"{table.size(stats.block_read)} / {table.size(stats.block_written)}",
+        str(stats.pids),
+    )
