@@ -43,6 +43,8 @@ def plan_of(engine: "LocalEngine", record: "Record", places: Places) -> dict[str
     ports = [PortBinding(**port) for port in record.settings["ports"]]
     kind = "none" if mode == "none" else "bridge"
     plan = network.plan(record.id, places, ports, mode=kind)
+    if any(not place.is_default for place, _ in places):
+        plan["resolver"] = resolver_of(record)
     for interface, place in zip(plan.get("interfaces", ()), places, strict=True):
         interface.update(names_of(record, *place))
     return plan
@@ -66,6 +68,11 @@ def names_of(record: "Record", place: Network, endpoint: Endpoint) -> dict[str, 
     if hostname not in names:
         names.append(hostname)
     return {"names": names, "network_name": place.name, "links": [list(link) for link in endpoint.links]}
+
+
+def resolver_of(record: "Record") -> dict[str, Any]:
+    """Whom its resolver asks for what no container is called."""
+    return {"servers": namefiles.servers(namefiles.host_resolv_conf(), record.settings["dns"])}
 
 
 # files
@@ -103,6 +110,7 @@ def write_names(engine: "LocalEngine", record: "Record", places: Places) -> None
         search=settings["dns_search"] or None,
         options=settings["dns_opt"] or None,
         loopback=host_network,
+        named=any(not place.is_default for place, _ in places),
     )
     directory = engine.store.directory(record.id)
     for name, text in (
@@ -164,7 +172,8 @@ def connect(engine: "LocalEngine", name: str, request: EndpointRequest) -> None:
     try:
         network.ensure_bridge(place, engine.run_directory)
         interface = {**network.interface(place, endpoint), **names_of(record, place, endpoint)}
-        answer = _call(engine, record, "connect", interface=interface, table=place.table)
+        resolver = None if place.is_default else resolver_of(record)
+        answer = _call(engine, record, "connect", interface=interface, table=place.table, resolver=resolver)
     except BaseException:
         if not known:
             with engine.database.transaction() as connection:

@@ -10,6 +10,7 @@ HOST_GATEWAY = "host-gateway"  # in extra_hosts: the address at which containers
 RESOLV_CONF = "/etc/resolv.conf"
 # Where systemd-resolved keeps the servers that its own, on loopback, asks.
 RESOLVED_CONF = "/run/systemd/resolve/resolv.conf"
+RESOLVER = "127.0.0.11"  # a container's own, in a network with names (wherry_shim.resolver)
 _RESOLVED_STUB = "127.0.0.53"
 
 # For a host that has only servers on its loopback, which no container can reach.
@@ -71,13 +72,15 @@ def resolv_conf(
     search: Sequence[str] | None = None,
     options: Sequence[str] | None = None,
     loopback: bool = False,
+    named: bool = False,
 ) -> str:
     """
     /etc/resolv.conf of a container on a host that has *host* in its own.
 
     *dns*, *search* and *options* take the place of the host's if given; a search domain of "." means none. Servers on
     the host's loopback are left out, and so are IPv6 ones, unless *loopback* (the container is in the host's network
-    namespace); if that leaves none, public ones stand in. Raises InvalidArgument for a server that is no IP address.
+    namespace); if that leaves none, public ones stand in. Of a *named* one, in a network with names, the only server is
+    its shim's, which asks these. Raises InvalidArgument for a server that is no IP address.
     """
     servers, domains, choices = _parsed(host)
     if dns:
@@ -88,12 +91,23 @@ def resolv_conf(
         domains = [] if list(search) == ["."] else [domain for domain in search if domain]
     if options is not None and len(options):
         choices = [option for option in options if option]
+    if named:
+        servers = [RESOLVER]
+        if not any(option.startswith("ndots:") for option in choices):
+            choices.append("ndots:0")  # "web" is a whole name: asked for as it is before any domain is tried
     lines = [f"nameserver {server}\n" for server in servers]
     if domains:
         lines.append(f"search {' '.join(domains)}\n")
     if choices:
         lines.append(f"options {' '.join(choices)}\n")
     return "".join(lines)
+
+
+def servers(host: str, dns: Sequence[str] = ()) -> list[str]:
+    """Whom a container's resolver asks: *dns* if given, else those of *host*'s resolv.conf, those on loopback, too."""
+    if dns:
+        return [_server(address) for address in dns]
+    return _parsed(host)[0] or list(_FALLBACK_SERVERS)
 
 
 def host_resolv_conf(path: str = RESOLV_CONF, resolved: str = RESOLVED_CONF) -> str:

@@ -11,6 +11,7 @@ from wherry.filters import Filters
 from wherry.networkdocument import Described, describe, document, predefined
 from wherry.networkoptions import parse_endpoint
 from wherry_oci.errors import InvalidArgument, Unsupported
+from wherry_shim import nametable
 
 if TYPE_CHECKING:
     import builtins
@@ -102,6 +103,7 @@ class Network:
             raise Conflict(f"network {network.DEFAULT!r} is always there: it cannot be removed")
         with self._engine.database.transaction() as connection:
             network.remove_network(connection, network.get_network(connection, self.id))
+        nametable.forget_network(str(self._engine.run_directory), self.id)
 
     def _real(self) -> None:
         found = self._described
@@ -227,6 +229,7 @@ class NetworkCollection:
                         network.remove_bridge(connection, one)
                     else:
                         network.remove_network(connection, network.get_network(connection, one.id))
+                        nametable.forget_network(str(self._engine.run_directory), one.id)
                         removed.append(one.name)
             except (NetworkInUse, NetworkNotFound):  # by the time it came to it
                 continue

@@ -15,7 +15,7 @@ from wherry.containerstore import REMOVED_PREFIX, ContainerStore, Record
 from wherry.errors import ContainerNotFound
 from wherry_images import ImageStore
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
-from wherry_shim import records
+from wherry_shim import nametable, records
 from wherry_shim.eventlog import EventLog
 from wherry_shim.network import unpublish
 from wherry_shim.tree import remove_tree
@@ -184,6 +184,8 @@ def _forget(store: ContainerStore, images: ImageStore, container_id: str, *, ano
 def end_orphans(store: ContainerStore, container_id: str) -> bool:
     """Kill what a killed shim left running, and remove its cgroup and published ports. Whether there was one."""
     live = records.read(str(store.run_directory(container_id)), records.STATE)
+    if live is not None:
+        nametable.forget_container(str(store.run), container_id)
     if live is not None and live.get("ports"):
         unpublish(live["table"], live["ports"])
     cgroup = _cgroup_of(store, container_id)

@@ -24,8 +24,12 @@ The plan:
                 "mtu": 1500,
                 "addresses": ["172.30.0.2/16", "fd00:…::2/64"],
                 "gateways": ["172.30.0.1", "fd00:…::1"],          # none in an internal network
+                "names": ["web", …],        # what it is called there, in a network with names
+                "network_name": "front",
+                "links": [["db", "store"]], # a name there, and what this container alone calls it
             },
         ],
+        "resolver": {"servers": ["192.0.2.53"]},                  # in a network with names: whom to ask for others
         "sysctls": {"net.ipv6.conf.default.disable_ipv6": "1"},   # what the kernel lacks is passed over
         "ports": [{"host_ip": "0.0.0.0", "host_port": 8080, "container_port": 80, "protocol": "tcp"}],
     }

@@ -72,6 +72,7 @@ class Service:
             "socket": self._socket,
             "connect": self._connect,
             "disconnect": self._disconnect,
+            "names": self._names,
         }
         self._listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
         self._listen(run_directory)
@@ -242,12 +243,19 @@ class Service:
 
     def _connect(self, connection: Connection, request: "dict[str, Any]") -> None:
         """One more `interface` (network.py), to a network with this `table`; `changed` is False if it was there."""
-        connection.answer(changed=self._supervisor.connect_network(request["interface"], request["table"]))
+        changed = self._supervisor.connect_network(request["interface"], request["table"], request.get("resolver"))
+        connection.answer(changed=changed)
         connection.finish()
 
     def _disconnect(self, connection: Connection, request: "dict[str, Any]") -> None:
         """The interface to `network` (an id) goes; `changed` is False if there was none."""
         connection.answer(changed=self._supervisor.disconnect_network(request["network"]))
+        connection.finish()
+
+    def _names(self, connection: Connection, request: "dict[str, Any]") -> None:
+        """What it is called from now on, by the ids of `networks` (names, network_name, links: see network.py)."""
+        self._supervisor.change_names(request["networks"])
+        connection.answer()
         connection.finish()
 
     def _attach(self, connection: Connection, request: "dict[str, Any]") -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wherry_shim.health import HealthMonitor, Probe
+    from wherry_shim.naming import Naming
     from wherry_shim.network import Attachment
 
 _SHIMS_GROUP = "/wherry/shims"
@@ -58,6 +59,7 @@ class Supervisor:
         self._loop = Loop()
         self._service: Service | None = None
         self._attachment: Attachment | None = None
+        self._naming: Naming | None = None
         self._log: LogWriter | NoLog = NoLog()
         self._executions: dict[int, Execution] = {}
         self._paused = False
@@ -115,6 +117,7 @@ class Supervisor:
         if self._service is None:
             self._service = Service(self._loop, self._run, self)
         self._pid = process.pid
+        self._tell_names()
         self._started = time_ns()
         self._began = monotonic()
         process.start()
@@ -237,11 +240,34 @@ class Supervisor:
         from wherry_shim import network
 
         self._attachment = network.attach(plan)
+        self._start_naming(plan.get("resolver"))
         namespace = self._attachment.namespace
         if namespace is not None:
             for entry in self._config["linux"]["namespaces"]:
                 if entry["type"] == "network":
                     entry["path"] = f"/proc/{os.getpid()}/fd/{namespace}"
+
+    def _start_naming(self, resolver: "dict[str, Any] | None") -> None:
+        """Where the container has a network with names it needs somebody to ask; from then on till its end."""
+        if resolver is None or self._naming is not None or self._attachment is None:
+            return
+        from wherry_shim.naming import Naming
+
+        assert self._attachment.namespace is not None
+        try:
+            self._naming = Naming(self._loop, self._run, self._attachment.namespace, resolver["servers"])
+        except OSError as error:
+            raise RuntimeFailure.from_os_error("resolve names", error) from None
+
+    def _tell_names(self) -> None:
+        if self._naming is None or self._attachment is None:
+            return
+        from wherry_shim.naming import identity
+
+        try:
+            self._naming.tell(self._attachment.interfaces, identity(self._pid))
+        except OSError as error:
+            raise RuntimeFailure.from_os_error("tell names", error) from None
 
     def _undo(self) -> None:
         if hasattr(self, "streams"):
@@ -343,7 +369,9 @@ class Supervisor:
         finally:
             os.close(own)
 
-    def connect_network(self, interface: "dict[str, Any]", table: str) -> bool:
+    def connect_network(
+        self, interface: "dict[str, Any]", table: str, resolver: "dict[str, Any] | None" = None
+    ) -> bool:
         """Give it one more interface; whether it had none to that network. Raises RuntimeFailure, AttachFailed."""
         from wherry_shim import network
 
@@ -351,6 +379,8 @@ class Supervisor:
         if any(one["network"] == interface["network"] for one in attachment.interfaces):
             return False
         network.connect(attachment, interface, table)
+        self._start_naming(resolver)
+        self._tell_names()
         self._record_state(self._state["status"])
         return True
 
@@ -362,8 +392,15 @@ class Supervisor:
         if all(one["network"] != identity for one in attachment.interfaces):
             return False
         network.disconnect(attachment, identity)
+        self._tell_names()
         self._record_state(self._state["status"])
         return True
+
+    def change_names(self, networks: "dict[str, dict[str, Any]]") -> None:
+        """It is called otherwise in these networks (ids) from now on. Raises RuntimeFailure."""
+        for interface in self._own_network("rename").interfaces:
+            interface.update(networks.get(interface["network"]) or {})
+        self._tell_names()
 
     def _own_network(self, step: str) -> "Attachment":
         if self._attachment is None or self._attachment.namespace is None:
@@ -506,6 +543,9 @@ class Supervisor:
 
     def _take_down(self) -> None:
         """Network and cgroup. What cannot be removed now, the next client collects."""
+        if self._naming is not None:
+            self._naming.close()
+            self._naming = None
         if self._attachment is not None:
             from wherry_shim import network
 
