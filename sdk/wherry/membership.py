@@ -211,7 +211,8 @@ def renamed(engine: "LocalEngine", record: "Record") -> None:
     if not engine.state(record).alive:
         return
     names = {place.id: names_of(record, place, endpoint) for place, endpoint in places_of(engine, record)}
-    engine.tell_shim(record.id, "names", networks=names)  # if it ended meanwhile the next start tells
+    if any(names.values()):
+        engine.tell_shim(record.id, "names", networks=names)  # if it ended meanwhile the next start tells
 
 
 def _write_hosts(engine: "LocalEngine", record: "Record") -> None:
