@@ -215,12 +215,28 @@ class ContainerCollection:
         engine = self._client._engine
         return Container(engine.record(name).id, engine)
 
-    def list(self, *, all: bool = False) -> "builtins.list[Container]":
-        """Those that run, or *all*; the newest first. One look: what is removed meanwhile is left out."""
+    def list(
+        self,
+        *,
+        all: bool = False,
+        limit: int | None = None,
+        before: str | None = None,
+        since: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> "builtins.list[Container]":
+        """
+        Those that run, or *all*, or the *limit* that were made last; the newest first.
+
+        One look: what is removed meanwhile is left out. *filters* are docker's: ancestor, before, exited, expose,
+        health, id, is-task, label, name, network, publish, since, status, volume.
+        """
         from wherry.container import Container
+        from wherry.selection import select
 
         engine = self._client._engine
-        return [Container(record.id, engine) for record in engine.records() if all or engine.state(record).alive]
+        bounds = {name: value for name, value in (("before", before), ("since", since)) if value is not None}
+        found = select(engine, all=all, limit=limit, filters={**(filters or {}), **bounds})
+        return [Container(record.id, engine) for record, _ in found]
 
     def prune(self) -> "builtins.list[str]":
         """Remove every container that does not run; returns their ids."""

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import attrs
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from wherry.containerpath import ContainerPath
     from wherry.containerstore import Record
+    from wherry.limits import UpdateOptions
     from wherry.local import LocalEngine
     from wherry.stats import Stats
     from wherry_images import Image
@@ -218,12 +219,32 @@ class Container:
         """Let them go on."""
         self._engine.pause(self.id, False)
 
-    def wait(self, timeout: float | None = None) -> ExitRecord:
-        """How it ended, once it has. Raises TimeoutError after *timeout* seconds, Conflict if it was never started."""
-        record = self._engine.wait(self.id, timeout)
-        if record is None:
-            raise TimeoutError(f"container {self.short_id} still runs after {timeout} s")
-        return record
+    @overload
+    def wait(
+        self, timeout: float | None = None, condition: Literal["not-running", "next-exit", "removed"] = "not-running"
+    ) -> ExitRecord: ...
+
+    @overload
+    def wait(self, timeout: float | None = None, *, condition: Literal["healthy"]) -> None: ...
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        condition: Literal["not-running", "next-exit", "removed", "healthy"] = "not-running",
+    ) -> ExitRecord | None:
+        """
+        How it ended, once it has. Raises TimeoutError after *timeout* seconds, Conflict if it was never started.
+
+        With *condition* "next-exit" what has been does not count: one that does not run may still be started, and one
+        that is started again has ended all the same. "removed" waits until nothing is left of it, "healthy" is
+        `wait_healthy`.
+        """
+        from wherry import waiting
+
+        if condition == "healthy":
+            self.wait_healthy(timeout)
+            return None
+        return waiting.wait(self._engine, self.id, condition, timeout)
 
     def wait_healthy(self, timeout: float | None = None) -> None:
         """
@@ -233,6 +254,14 @@ class Container:
         TimeoutError after *timeout* seconds; InvalidArgument when nothing checks it.
         """
         self._engine.wait_healthy(self.id, timeout)
+
+    def update(self, **changes: "Unpack[UpdateOptions]") -> None:
+        """
+        Change limits and the restart policy, by `run`'s names, of one that runs at this very moment, and for later.
+
+        Raises InvalidArgument, Conflict for a limit below what is in use; nothing is changed then.
+        """
+        self._engine.update(self.id, changes)
 
     def remove(self, force: bool = False, v: bool = False) -> None:
         """

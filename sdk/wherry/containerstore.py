@@ -163,6 +163,10 @@ class ContainerStore:
             holder = connection.execute("SELECT id FROM container WHERE name = ?", (name,)).fetchone()
             raise NameInUse(name, holder[0] if holder else "") from None
 
+    def update(self, connection: sqlite3.Connection, container_id: str, settings: Mapping[str, Any]) -> None:
+        """Other *settings* in the place of the old ones."""
+        connection.execute("UPDATE container SET settings = ? WHERE id = ?", (json.dumps(dict(settings)), container_id))
+
     def mark_whole(self, connection: sqlite3.Connection, container_id: str) -> None:
         connection.execute("UPDATE container SET whole = 1 WHERE id = ?", (container_id,))
 

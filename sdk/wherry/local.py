@@ -644,10 +644,7 @@ class LocalEngine:
     def amend_order(self, container_id: str, **changes: Any) -> None:
         """Change the instructions that its next shim gets."""
         path = self.store.directory(container_id) / "shim.json"
-        order = {**json.loads(path.read_bytes()), **changes}
-        temporary = path.with_name(f".shim.json.{os.getpid()}")
-        temporary.write_text(json.dumps(order), encoding="utf-8", errors="surrogateescape")
-        os.replace(temporary, path)
+        replace_document(path, {**json.loads(path.read_bytes()), **changes})
 
     def tell_shim(self, container_id: str, op: str, **request: Any) -> None:
         """What its shim should know if there is one, and if it is new enough to understand it."""
@@ -659,6 +656,13 @@ class LocalEngine:
     def note(self, record: Record, action: str, **facts: object) -> None:
         """Add to the events what was done to a container."""
         self.events.append("container", action, record.id, **{**record.event_attributes, **facts})
+
+    def update(self, name: str, given: Mapping[str, Any]) -> None:
+        """As `Container.update`."""
+        from wherry import limits
+
+        self.prepare()
+        limits.update(self, self.record(name), given)
 
     def prune(self) -> list[str]:
         """Remove every container that does not run; their ids."""
@@ -728,6 +732,13 @@ class LocalEngine:
 
     def log_directory(self, record: Record) -> Path:
         return self.store.directory(record.id) / "log"
+
+
+def replace_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Put another JSON document in the place of one, whole at every moment."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(document), encoding="utf-8", errors="surrogateescape")
+    os.replace(temporary, path)
 
 
 def mount_points(record: Record) -> list[MountPoint]:

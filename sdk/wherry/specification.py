@@ -200,6 +200,11 @@ def _parents_first(mounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _resources(options: Options) -> dict[str, Any]:
+    return {"devices": _device_rules(options), **limits(options)}
+
+
+def limits(options: Options) -> dict[str, Any]:
+    """What of config.json's `linux.resources` can be changed while a container runs."""
     memory = {
         "limit": options.memory,
         "reservation": options.memory_reservation,
@@ -218,7 +223,7 @@ def _resources(options: Options) -> dict[str, Any]:
         "cpus": options.cpuset_cpus,
         "mems": options.cpuset_mems,
     }
-    resources: dict[str, Any] = {"devices": _device_rules(options)}
+    resources: dict[str, Any] = {}
     if any(value is not None for value in memory.values()):
         resources["memory"] = {key: value for key, value in memory.items() if value is not None}
     if any(cpu.values()):

@@ -70,6 +70,7 @@ class HealthMonitor:
         self._start_interval_s = (config.get("start_interval") or _START_INTERVAL_S * _NANO) / _NANO
         self._retries = config.get("retries") or _RETRIES
         self._stopped = False
+        self._suspended = False
         self._began = time_ns()
         self.status = STARTING
         self._streak = 0
@@ -84,6 +85,10 @@ class HealthMonitor:
         """No further checks: the run has ended."""
         self._stopped = True
 
+    def suspend(self, suspended: bool) -> None:
+        """While the container is paused nothing is checked, and nothing that froze in the middle is late."""
+        self._suspended = suspended
+
     def _in_start_period(self) -> bool:
         return self.status == STARTING and time_ns() - self._began < self._start_period_s * _NANO
 
@@ -93,6 +98,9 @@ class HealthMonitor:
 
     def _check(self) -> None:
         if self._stopped:
+            return
+        if self._suspended:
+            self._schedule()
             return
         started = time_ns()
         finished = False
@@ -110,7 +118,9 @@ class HealthMonitor:
             return
 
         def expire() -> None:
-            if not finished and not self._stopped:
+            if self._suspended:
+                self._loop.after(self._timeout_s, expire)
+            elif not finished and not self._stopped:
                 end(-1, f"Health check exceeded timeout ({self._timeout_s:g}s)".encode())
                 execution.kill(_SIGKILL)
 

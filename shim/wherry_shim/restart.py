@@ -15,6 +15,10 @@ class RestartPolicy:
         self.count = 0
         self._wait_s = 0.0
 
+    def change(self, name: str, maximum: int) -> None:
+        """From the next end on it is another one; what was counted stays."""
+        self.name, self.maximum = name, maximum
+
     def next_wait(self, exit_code: int, ran_s: float, *, stopped: bool) -> float | None:
         """
         Seconds until the next start, which counts from now on; None if there is none.

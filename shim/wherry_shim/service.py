@@ -67,6 +67,7 @@ class Service:
             "exec": self._exec,
             "resize": self._resize,
             "rename": self._rename,
+            "update": self._update,
             "pause": self._pause,
             "unpause": self._unpause,
             "socket": self._socket,
@@ -232,6 +233,12 @@ class Service:
 
     def _rename(self, connection: Connection, request: "dict[str, Any]") -> None:
         self._supervisor.rename(str(request["name"]))
+        connection.answer()
+        connection.finish()
+
+    def _update(self, connection: Connection, request: "dict[str, Any]") -> None:
+        """`resources` as in config.json: each part that is given takes the place of the old one."""
+        self._supervisor.update(request.get("resources") or {}, request.get("restart"))
         connection.answer()
         connection.finish()
 

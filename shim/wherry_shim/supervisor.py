@@ -353,8 +353,17 @@ class Supervisor:
             )
         self.cgroup.freeze(paused)
         self._paused = paused
+        if self._health is not None:
+            self._health.suspend(paused)
         self._record_state("paused" if paused else "running")
         self.note("pause" if paused else "unpause")
+
+    def update(self, resources: "dict[str, Any]", restart: "dict[str, Any] | None") -> None:
+        """Other limits from here on, also for later runs, and another restart policy. Raises RuntimeFailure."""
+        self.cgroup.update(resources)
+        self._config.setdefault("linux", {}).setdefault("resources", {}).update(resources)
+        if restart is not None:
+            self._policy.change(**restart)
 
     def new_socket(self, family: int, kind: int) -> socket:
         """A socket in the container's network, which needs no published port. Raises RuntimeFailure, OSError."""

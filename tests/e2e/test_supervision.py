@@ -62,6 +62,24 @@ def test_one_that_waits_for_its_next_start_can_be_stopped(client: Client) -> Non
         assert container.wait().exit_code == 1
 
 
+def test_nothing_is_checked_while_it_is_paused(client: Client) -> None:
+    """A frozen container is not ill: no result comes in, and when it goes on it is still well."""
+    check = {"test": "true", "interval": "10ms", "retries": 1}
+    with (
+        client.run("busybox", "sleep 1000", network="none", healthcheck=check) as container,
+        client.run("busybox", "sleep 1000", network="none", healthcheck=check) as other,
+    ):
+        container.wait_healthy(30)
+        container.pause()
+        filters = {"event": "exec_die", "container": other.id}
+        with client.events(filters=filters) as events:  # time passes, in which it would have been checked
+            for _ in range(5):
+                next(events)
+        assert container.health == "healthy"
+        container.unpause()
+        container.wait_healthy(30)
+
+
 def test_a_health_check_tells_when_it_is_well_and_when_not(client: Client) -> None:
     """starting, healthy, unhealthy after the retries, healthy again."""
     check = {"test": "cat /well", "interval": "20ms", "retries": 2, "timeout": "10s"}

@@ -297,7 +297,17 @@ class Cgroup:
                 raise RuntimeFailure(
                     "conflict", "limit resources", f"{used} bytes of memory are in use, more than the limit {limit}"
                 )
+        self._raise_swap_first(memory)
         self.apply(resources)
+
+    def _raise_swap_first(self, memory: "dict[str, Any]") -> None:
+        """v1 holds memory below memory and swap together at every moment: to raise both the second goes first."""
+        limit, swap = memory.get("limit"), memory.get("swap")
+        if "memory" not in self.hierarchies.v1 or not limit or not swap or limit < 0 or swap < 0:
+            return
+        path = f"{self.hierarchies.v1['memory']}{self.path}/memory.memsw.limit_in_bytes"
+        if limit > int(_read(path)):
+            _write(path, str(swap))
 
     # state
 

@@ -9,7 +9,7 @@ from wherry.container import Container
 from wherry.errors import WherryError
 
 
-def _each(client: Client, names: tuple[str, ...], action: Callable[[Container], str | None]) -> int:
+def for_each(client: Client, names: tuple[str, ...], action: Callable[[Container], str | None]) -> int:
     """Do *action* to every container; print its name, or what *action* returns. The exit code."""
     failed = 0
     for name in names:
@@ -23,17 +23,17 @@ def _each(client: Client, names: tuple[str, ...], action: Callable[[Container], 
     return failed
 
 
-_containers = click.argument("containers", nargs=-1, required=True)
+all_containers = click.argument("containers", nargs=-1, required=True)
 
 
 @click.command("start")
-@_containers
+@all_containers
 @click.option("-a", "--attach", is_flag=True, help="Show what it writes, and end as it does")
 @click.pass_obj
 def start_command(client: Client, containers: tuple[str, ...], attach: bool) -> int:
     """Start containers."""
     if not attach:
-        return _each(client, containers, lambda container: container.start())
+        return for_each(client, containers, lambda container: container.start())
     if len(containers) > 1:
         raise click.UsageError("only one container can be attached to")
     from wherry.cli.foreground import follow_to_the_end
@@ -47,55 +47,55 @@ def start_command(client: Client, containers: tuple[str, ...], attach: bool) -> 
 
 
 @click.command("stop")
-@_containers
+@all_containers
 @click.option("-t", "--time", "--timeout", "timeout", type=float, help="Seconds to wait before it is killed")
 @click.option("-s", "--signal", help="The signal to send first")
 @click.pass_obj
 def stop_command(client: Client, containers: tuple[str, ...], timeout: float | None, signal: str | None) -> int:
     """Stop running containers."""
-    return _each(client, containers, lambda container: container.stop(timeout, signal))
+    return for_each(client, containers, lambda container: container.stop(timeout, signal))
 
 
 @click.command("restart")
-@_containers
+@all_containers
 @click.option("-t", "--time", "--timeout", "timeout", type=float, help="Seconds to wait before it is killed")
 @click.pass_obj
 def restart_command(client: Client, containers: tuple[str, ...], timeout: float | None) -> int:
     """Stop containers and start them again."""
-    return _each(client, containers, lambda container: container.restart(timeout))
+    return for_each(client, containers, lambda container: container.restart(timeout))
 
 
 @click.command("kill")
-@_containers
+@all_containers
 @click.option("-s", "--signal", default="KILL", help="The signal", show_default=True)
 @click.pass_obj
 def kill_command(client: Client, containers: tuple[str, ...], signal: str) -> int:
     """Send running containers a signal."""
-    return _each(client, containers, lambda container: container.kill(signal))
+    return for_each(client, containers, lambda container: container.kill(signal))
 
 
 @click.command("pause")
-@_containers
+@all_containers
 @click.pass_obj
 def pause_command(client: Client, containers: tuple[str, ...]) -> int:
     """Freeze all processes of containers."""
-    return _each(client, containers, lambda container: container.pause())
+    return for_each(client, containers, lambda container: container.pause())
 
 
 @click.command("unpause")
-@_containers
+@all_containers
 @click.pass_obj
 def unpause_command(client: Client, containers: tuple[str, ...]) -> int:
     """Let paused containers go on."""
-    return _each(client, containers, lambda container: container.unpause())
+    return for_each(client, containers, lambda container: container.unpause())
 
 
 @click.command("wait")
-@_containers
+@all_containers
 @click.pass_obj
 def wait_command(client: Client, containers: tuple[str, ...]) -> int:
     """Wait for containers to end, and show their exit codes."""
-    return _each(client, containers, lambda container: str(container.wait().exit_code))
+    return for_each(client, containers, lambda container: str(container.wait().exit_code))
 
 
 @click.command("rename")
@@ -108,10 +108,10 @@ def rename_command(client: Client, container: str, new_name: str) -> None:
 
 
 @click.command("rm")
-@_containers
+@all_containers
 @click.option("-f", "--force", is_flag=True, help="Kill it first if it runs")
 @click.option("-v", "--volumes", is_flag=True, help="Its volumes without a name, too")
 @click.pass_obj
 def rm_command(client: Client, containers: tuple[str, ...], force: bool, volumes: bool) -> int:
     """Remove containers."""
-    return _each(client, containers, lambda container: container.remove(force=force, v=volumes))
+    return for_each(client, containers, lambda container: container.remove(force=force, v=volumes))

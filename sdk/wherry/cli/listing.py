@@ -5,9 +5,11 @@ import json
 import click
 
 from wherry.cli import table
+from wherry.cli.parameters import filters_of
 from wherry.client import Client
 from wherry.containerstore import Record
 from wherry.portbinding import container_ports
+from wherry.selection import select
 from wherry.state import State
 from wherry_oci.errors import NotFound
 
@@ -17,19 +19,25 @@ _SHORT = 12
 
 @click.command("ps")
 @click.option("-a", "--all", "show_all", is_flag=True, help="Those that do not run, too")
+@click.option("-f", "--filter", "chosen", multiple=True, metavar="NAME=VALUE", help="name, status, label, ancestor, …")
 @click.option("-q", "--quiet", is_flag=True, help="Ids only")
 @click.option("-n", "--last", type=int, help="The last N that were made")
+@click.option("-l", "--latest", is_flag=True, help="The last one that was made")
 @click.option("--no-trunc", is_flag=True, help="Whole ids and commands")
 @click.option("--format", "form", help="`json` for one JSON object a line")
 @click.pass_obj
-def ps_command(client: Client, show_all: bool, quiet: bool, last: int | None, no_trunc: bool, form: str | None) -> None:
+def ps_command(
+    client: Client,
+    show_all: bool,
+    chosen: tuple[str, ...],
+    quiet: bool,
+    last: int | None,
+    latest: bool,
+    no_trunc: bool,
+    form: str | None,
+) -> None:
     """List containers."""
-    engine = client._engine
-    found = [(record, engine.state(record)) for record in engine.records()]
-    if last is not None:
-        found = found[:last]
-    elif not show_all:
-        found = [(record, state) for record, state in found if state.alive]
+    found = select(client._engine, all=show_all, limit=1 if latest else last, filters=filters_of(chosen))
     if quiet:
         for record, _ in found:
             click.echo(record.id if no_trunc else record.id[:_SHORT])

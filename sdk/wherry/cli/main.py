@@ -51,6 +51,7 @@ _VERBS = {
     "tag": ("images", "Give an image one more name"),
     "top": ("listing", "Show the processes of a container"),
     "unpause": ("lifecycle", "Let paused containers go on"),
+    "update": ("update", "Change limits and restart policy of containers"),
     "version": ("listing", "Show the version"),
     "wait": ("lifecycle", "Wait for containers to end, and show their exit codes"),
 }
@@ -60,7 +61,7 @@ _GROUPS = {
         **{
             name: (module, name, line)
             for name, (module, line) in _VERBS.items()
-            if module in ("execute", "lifecycle", "logs", "run", "stats")
+            if module in ("execute", "lifecycle", "logs", "run", "stats", "update")
             or name in ("commit", "cp", "diff", "export", "port", "top")
         },
         "inspect": ("inspect", "inspect", "Show all that is known of containers"),
