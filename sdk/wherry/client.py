@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from wherry.container import Container
     from wherry.events import EventStream
+    from wherry.execs import Exec
     from wherry.images import ImageCollection
     from wherry.local import LocalEngine
     from wherry.networkcollection import NetworkCollection
@@ -159,6 +160,13 @@ class Client:
         return EventStream(
             Path(self._engine.events.directory), since=since, until=until, filters=filters, follow=follow
         )
+
+    def get_exec(self, exec_id: str) -> "Exec":
+        """An exec that `Container.exec_create` has made. Raises ExecNotFound."""
+        from wherry import execs
+
+        execs.find(self._engine, exec_id)
+        return execs.Exec(exec_id, self._engine)
 
     def stats(self) -> "list[Stats]":
         """What each running container uses at this moment; see `Container.stats`."""

@@ -17,8 +17,10 @@ from wherry_oci.errors import InvalidArgument, NotFound
 if TYPE_CHECKING:
     import socket
 
+    from wherry.attachment import Attachment
     from wherry.containerpath import ContainerPath
     from wherry.containerstore import Record
+    from wherry.execs import Exec
     from wherry.limits import UpdateOptions
     from wherry.local import LocalEngine
     from wherry.stats import Stats
@@ -403,6 +405,50 @@ class Container:
         self._engine.rename(self.id, name)
 
     # processes in it
+
+    def attach(self, *, logs: bool = False) -> "Attachment":
+        """
+        Its own streams, to read and to write, as `popen` gives those of a further process; leaving lets it go on.
+
+        One that is not started yet can be attached to before, so that not a byte is missed. With *logs* what it has
+        written since its start comes first. A client that does not read is let go of when it lags too far behind.
+        """
+        from wherry.attachment import Attachment
+
+        return Attachment.to(self._engine, self.id, logs=logs)
+
+    def exec_create(
+        self,
+        command: str | Sequence[str],
+        *,
+        user: str | int | None = None,
+        environment: Mapping[str, str] | Sequence[str] | None = None,
+        working_dir: str | None = None,
+        tty: bool = False,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        privileged: bool = False,
+        detach_keys: str = "",
+    ) -> "Exec":
+        """A further process with an id, to be started by whoever knows that. Raises NotRunning, Conflict if paused."""
+        from wherry import execs
+
+        made = execs.create(
+            self._engine,
+            self.id,
+            command,
+            user=user,
+            environment=environment,
+            working_dir=working_dir,
+            tty=tty,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            privileged=privileged,
+            detach_keys=detach_keys,
+        )
+        return execs.Exec(made, self._engine)
 
     def popen(
         self,

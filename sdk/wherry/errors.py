@@ -22,6 +22,7 @@ __all__ = [
     "ContainerNotFound",
     "DataLoss",
     "Error",
+    "ExecNotFound",
     "ExecutableNotFound",
     "ExecutableNotRunnable",
     "InvalidArgument",
@@ -75,6 +76,14 @@ class NetworkInUse(Conflict):
     def __init__(self, name: str, count: int) -> None:
         super().__init__(f"network {name!r} has {count} containers: remove or disconnect them first")
         self.name, self.count = name, count
+
+
+class ExecNotFound(NotFound):
+    """No exec of that id: it never was, its container has ended, or it has been forgotten."""
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"no such exec: {exec_id!r}; those that ended are forgotten in time, or with their container")
+        self.exec_id = exec_id
 
 
 class VolumeNotFound(NotFound):

@@ -1,8 +1,11 @@
 """What `docker inspect` and `docker ps` tell, in Docker's words."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wherry import defaults, execs
 from wherry.container import timestamp
 from wherry.mounts import BIND, VOLUME, MountPoint
 from wherry.portbinding import port_map
@@ -16,12 +19,15 @@ if TYPE_CHECKING:
 _NEVER = "0001-01-01T00:00:00Z"
 
 
-def container_document(engine: "LocalEngine", record: "Record", state: "State") -> dict[str, Any]:
-    """One container, as `GET /containers/{id}/json` describes it (Engine API 1.51); only what wherry has."""
+def container_document(
+    engine: "LocalEngine", record: "Record", state: "State", *, sizes: bool = False
+) -> dict[str, Any]:
+    """One container, as `GET /containers/{id}/json` describes it (Engine API 1.51), with *sizes* how large it is."""
     settings = record.settings
+    order = _order(engine, record)
     arguments = [*settings["entrypoint"], *settings["command"]]
     directory = engine.store.directory(record.id)
-    return {
+    document = {
         "Id": record.id,
         "Created": timestamp(record.created),
         "Path": arguments[0],
@@ -36,10 +42,41 @@ def container_document(engine: "LocalEngine", record: "Record", state: "State") 
         "RestartCount": state.restarts,
         "Driver": "overlay",
         "Platform": "linux",
-        "Config": _config(record, settings),
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": execs.running(engine, record) or None if state.pid else None,
+        "GraphDriver": {"Name": "overlay", "Data": _layers(directory, order)},
+        "Config": _config(record, settings, order),
         "HostConfig": _host_config(settings),
         "Mounts": [MountPoint.from_json(point).document() for point in settings["mount_points"]],
         "NetworkSettings": network_settings(engine, record, state),
+    }
+    if sizes:
+        written = engine.size(record.id)
+        document |= {"SizeRw": written, "SizeRootFs": written + engine.images.get(record.image_id).size}
+    return document
+
+
+def _order(engine: "LocalEngine", record: "Record") -> Mapping[str, Any]:
+    """What its shim is told at a start; empty when it is removed just now."""
+    try:
+        order: Mapping[str, Any] = json.loads((engine.store.directory(record.id) / "shim.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    return order
+
+
+def _layers(directory: Path, order: Mapping[str, Any]) -> dict[str, str]:
+    """The directories of its overlay, in the words of Docker's overlay2 driver."""
+    options = [option for mount in order.get("rootfs", ()) for option in mount["options"]]
+    found = dict(option.partition("=")[::2] for option in options if "=" in option)
+    lower = [value for name, _, value in (option.partition("=") for option in options) if name.startswith("lowerdir")]
+    return {
+        "LowerDir": ":".join(lower),
+        "MergedDir": str(directory / "rootfs"),
+        "UpperDir": found.get("upperdir", ""),
+        "WorkDir": found.get("workdir", ""),
     }
 
 
@@ -75,23 +112,40 @@ def _state(state: "State") -> dict[str, Any]:
     return document
 
 
-def _config(record: "Record", settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+def _config(record: "Record", settings: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
+    health = order.get("health")
+    config = {
         "Hostname": settings["hostname"],
         "Domainname": settings["domainname"],
         "User": settings["user"],
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
         "Tty": settings["tty"],
         "OpenStdin": settings["stdin_open"],
+        "StdinOnce": False,
         "Env": list(settings["environment"]),
-        "Cmd": list(settings["command"]),
+        "Cmd": list(settings["command"]) or None,
         "Image": record.image,
         "WorkingDir": settings["working_dir"],
         "Entrypoint": list(settings["entrypoint"]) or None,
         "ExposedPorts": {port: {} for port in settings["exposed_ports"]},
+        "Volumes": {point["target"]: {} for point in settings["mount_points"] if point["kind"] == VOLUME} or None,
+        "OnBuild": None,
         "Labels": dict(record.labels),
         "StopSignal": settings["stop_signal"],
         "StopTimeout": settings["stop_timeout"],
     }
+    if health is not None:
+        config["Healthcheck"] = {
+            "Test": list(health["test"]),
+            "Interval": health["interval"],
+            "Timeout": health["timeout"],
+            "StartPeriod": health["start_period"],
+            "StartInterval": health["start_interval"],
+            "Retries": health["retries"],
+        }
+    return config
 
 
 def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +166,9 @@ def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         "Sysctls": dict(settings["sysctls"]),
         "Memory": settings["memory"] or 0,
         "MemoryReservation": settings["memory_reservation"] or 0,
-        "MemorySwap": settings["memory_swap"] or 0,
+        "MemorySwap": settings["memory_swap"] or 2 * max(settings["memory"] or 0, 0),
+        "MemorySwappiness": None,
+        "KernelMemoryTCP": 0,
         "NanoCpus": settings["nano_cpus"] or 0,
         "CpuShares": settings["cpu_shares"] or 0,
         "CpuPeriod": settings["cpu_period"] or 0,
@@ -123,7 +179,61 @@ def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         "CgroupParent": settings["cgroup_parent"],
         "LogConfig": {"Type": "local", "Config": {}},
         "RestartPolicy": {"Name": settings["restart"]["name"], "MaximumRetryCount": settings["restart"]["maximum"]},
+        "PublishAllPorts": settings["publish_all_ports"],
+        "Dns": list(settings["dns"]),
+        "DnsOptions": list(settings["dns_opt"]),
+        "DnsSearch": list(settings["dns_search"]),
+        "ExtraHosts": list(settings["extra_hosts"]) or None,
+        "OomScoreAdj": settings["oom_score_adj"] or 0,
+        "OomKillDisable": None,
+        "SecurityOpt": _security_options(settings) or None,
+        "Devices": [
+            {"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": rights}
+            for source, target, rights in settings["devices"]
+        ],
+        "Ulimits": [{"Name": one["name"], "Soft": one["soft"], "Hard": one["hard"]} for one in settings["ulimits"]],
+        "MaskedPaths": None if settings["privileged"] else list(defaults.MASKED_PATHS),
+        "ReadonlyPaths": None if settings["privileged"] else list(defaults.READ_ONLY_PATHS),
+        **_WHAT_NOBODY_CAN_ASK_FOR,
     }
+
+
+# Docker's fields that have one value here: clients look for them.
+_WHAT_NOBODY_CAN_ASK_FOR: dict[str, Any] = {
+    "ContainerIDFile": "",
+    "VolumeDriver": "",
+    "ConsoleSize": [0, 0],
+    "Cgroup": "",
+    "CgroupnsMode": "private",
+    "IpcMode": "private",
+    "PidMode": "",
+    "UTSMode": "",
+    "UsernsMode": "",
+    "Links": None,
+    "Runtime": "wherry-oci",
+    "Isolation": "",
+    "BlkioWeight": 0,
+    "BlkioWeightDevice": [],
+    "BlkioDeviceReadBps": [],
+    "BlkioDeviceWriteBps": [],
+    "BlkioDeviceReadIOps": [],
+    "BlkioDeviceWriteIOps": [],
+    "CpuRealtimePeriod": 0,
+    "CpuRealtimeRuntime": 0,
+    "DeviceCgroupRules": None,
+    "DeviceRequests": None,
+    "CpuCount": 0,
+    "CpuPercent": 0,
+    "IOMaximumIOps": 0,
+    "IOMaximumBandwidth": 0,
+}
+
+
+def _security_options(settings: Mapping[str, Any]) -> list[str]:
+    return [
+        *(["no-new-privileges"] if settings["no_new_privileges"] else []),
+        *(["seccomp=unconfined"] if settings["seccomp_unconfined"] else []),
+    ]
 
 
 def _bind_text(mount: Mapping[str, Any]) -> str:
@@ -174,6 +284,14 @@ def network_settings(engine: "LocalEngine", record: "Record", state: "State") ->
     # Docker's old fields tell of the default network alone; here, of the first one.
     first = next(iter(networks.values())) if has_endpoints(mode) and networks else {}
     return {
+        "Bridge": "",
+        "SandboxID": record.id if running else "",
+        "SandboxKey": f"/proc/{state.pid}/ns/net" if running else "",
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
         "Ports": port_map(state.ports, record.settings["exposed_ports"]) if running and has_endpoints(mode) else {},
         "Networks": networks,
         **{name: first.get(name, "") for name in _ADDRESSES},

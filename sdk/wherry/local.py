@@ -35,8 +35,10 @@ from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_shim import client as shims
 from wherry_shim import records
 from wherry_shim.eventlog import EventLog
+from wherry_shim.exectable import EXECS
 from wherry_shim.launch import Shim, ShimFailed
 from wherry_shim.logs import LogWriter
+from wherry_shim.tree import remove_tree
 
 if TYPE_CHECKING:
     from wherry.rootfsview import RootfsView
@@ -378,6 +380,7 @@ class LocalEngine:
             recovery.end_orphans(self.store, record.id)
             for leftover in (self.store.directory(record.id), self.store.run_directory(record.id)):
                 (leftover / records.EXIT).unlink(missing_ok=True)
+            remove_tree(str(self.store.run_directory(record.id) / EXECS))
             membership.refresh(self, record)
             self._start(record, lock)
 

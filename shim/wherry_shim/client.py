@@ -17,7 +17,7 @@ from wherry_oci.errors import Conflict, Error, NotFound, Unsupported
 from wherry_oci.runtime import quickjson
 from wherry_oci.runtime.failure import RuntimeFailure
 from wherry_shim import records
-from wherry_shim.connection import CONTROL, HEADER_SIZE, STDIN, VERSION, frame
+from wherry_shim.connection import APPOINTMENTS, CONTROL, HEADER_SIZE, STDIN, VERSION, connect_below, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,18 +33,10 @@ class ShimGone(NotFound):
 
 
 def connect(run_directory: str, timeout_s: float | None = None) -> socket:
-    """
-    A connected socket; *timeout_s* holds for each operation on it. Raises ShimGone.
-
-    The path goes through a descriptor: a socket's path is limited to 107 bytes, a run directory's is not.
-    """
+    """A connected socket; *timeout_s* holds for each operation on it. Raises ShimGone."""
     end = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
     try:
-        directory = os.open(run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            end.connect(f"/proc/self/fd/{directory}/{records.SOCKET}")
-        finally:
-            os.close(directory)
+        connect_below(end, run_directory, records.SOCKET)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         end.close()
         raise ShimGone(f"no shim at {run_directory}") from None
@@ -67,9 +59,21 @@ def input_frames(content: bytes) -> bytearray:
 class Conversation:
     """One request and what follows it. A context manager; whoever makes it closes it."""
 
-    def __init__(self, run_directory: str, op: str, timeout_s: float | None = None, **request: "Any") -> None:
-        self._end = connect(run_directory, timeout_s)
+    def __init__(
+        self,
+        run_directory: str,
+        op: str,
+        timeout_s: float | None = None,
+        *,
+        end: socket | None = None,
+        **request: "Any",
+    ) -> None:
+        """With *end*, a connected socket, the shim has called, and no request is needed."""
         self._received = bytearray()
+        if end is not None:
+            self._end = end
+            return
+        self._end = connect(run_directory, timeout_s)
         try:
             message = quickjson.dumps({"version": VERSION, "op": op, **request})
             self._send(message.encode("utf-8", "surrogateescape") + b"\n")
@@ -174,6 +178,49 @@ class Conversation:
     def control(self, **order: int) -> None:
         """`signal=N`, or `rows=N, columns=N`."""
         self._send(frame(CONTROL, quickjson.dumps(order).encode()))
+
+
+class Appointment:
+    """
+    Being attached from the first byte on to a container that is not started yet: its shim calls before it starts.
+
+    Whoever makes it closes it, or takes the conversation.
+    """
+
+    def __init__(self, run_directory: str) -> None:
+        """Raises OSError."""
+        self._run = run_directory
+        directory = f"{run_directory}/{APPOINTMENTS}"
+        os.makedirs(directory, 0o700, exist_ok=True)
+        self._path = f"{directory}/{os.urandom(8).hex()}"
+        self._listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._listener.bind(f"/proc/self/fd/{fd}/{os.path.basename(self._path)}")
+            self._listener.listen(1)
+        except BaseException:
+            self._listener.close()
+            raise
+        finally:
+            os.close(fd)
+
+    def fileno(self) -> int:
+        """Readable when the shim has called; for select(2) and its kin."""
+        return self._listener.fileno()
+
+    def conversation(self) -> Conversation:
+        """Wait for the shim, and be attached. Once."""
+        fd, _ = self._listener._accept()  # type: ignore[attr-defined] # what socket.accept itself calls
+        self._listener.close()
+        return Conversation(self._run, "attach", end=socket(fileno=fd))
+
+    def close(self) -> None:
+        """It is not wanted any more. Safe to repeat."""
+        self._listener.close()
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:  # the shim has called
+            return
 
 
 def call(run_directory: str, op: str, timeout_s: float | None = None, **request: "Any") -> "dict[str, Any]":

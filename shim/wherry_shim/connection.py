@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERSION = 1
+APPOINTMENTS = "attach"  # below a run directory: sockets of clients that wait for the start
 STDIN, STDOUT, STDERR, CONTROL = 0, 1, 2, 3
 HEADER_SIZE = 8
 
@@ -32,6 +33,19 @@ _BACKLOG_LIMIT = 4 << 20  # of what a client has not read
 def frame(stream: int, payload: bytes) -> bytes:
     """One frame."""
     return stream.to_bytes(1, "big") + b"\0\0\0" + len(payload).to_bytes(4, "big") + payload
+
+
+def connect_below(end: socket, directory: str, name: str) -> None:
+    """
+    Connect *end* to the socket *name* in *directory*. Raises OSError.
+
+    The path goes through a descriptor: a socket's path is limited to 107 bytes, a directory's is not.
+    """
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        end.connect(f"/proc/self/fd/{fd}/{name}")
+    finally:
+        os.close(fd)
 
 
 class Connection:

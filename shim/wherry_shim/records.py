@@ -9,6 +9,8 @@ The small files by which a shim tells the world about its container, each replac
 `exit.json`, in `run/ID` and beside the container's configuration; of one that removes itself at its end `run/ended/ID`
     `exit_code`, `signal` (or null), `oom_killed`, `started`, `finished`, `restarts`, `log_lost` (bytes
     that no disk took).
+`run/ID/attach/`, `run/ID/execs/`
+    What clients leave for the shim: sockets to call before the start (client.Appointment), and execs by their ids.
 """
 
 import os

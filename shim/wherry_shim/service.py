@@ -7,7 +7,7 @@ from wherry_oci.errors import Error
 from wherry_oci.runtime import quickjson
 from wherry_oci.runtime.failure import RuntimeFailure
 from wherry_shim import records
-from wherry_shim.connection import CONTROL, STDIN, VERSION, Connection
+from wherry_shim.connection import APPOINTMENTS, CONTROL, STDIN, VERSION, Connection, connect_below
 from wherry_shim.loop import READABLE, Loop
 from wherry_shim.streams import Streams
 
@@ -65,6 +65,8 @@ class Service:
             "follow": self._follow,
             "attach": self._attach,
             "exec": self._exec,
+            "exec-inspect": self._exec_inspect,
+            "exec-resize": self._exec_resize,
             "resize": self._resize,
             "rename": self._rename,
             "update": self._update,
@@ -97,9 +99,7 @@ class Service:
             fd, _ = self._listener._accept()  # type: ignore[attr-defined] # what socket.accept itself calls
         except OSError:  # it went away, or descriptors ran out: the next round tells
             return
-        connection = Connection(self._loop, socket(fileno=fd), self._on_request)
-        self._clients.add(connection)
-        connection.on_close.append(lambda: self._clients.discard(connection))
+        connection = self._welcome(socket(fileno=fd))
         if not connection.peer_is_trusted():
             connection.refuse("permission_denied", "only root and the container's owner may speak to its shim")
 
@@ -271,9 +271,51 @@ class Service:
         if request.get("replay"):
             for stream, piece in self._supervisor.written():
                 connection.send_frame(stream, piece)
+        self._attach_to(connection)
+
+    def keep_appointments(self, run_directory: str) -> None:
+        """
+        Those who wanted to be attached from the very first byte listen in `attach/`: call them before the start.
+
+        Who has gone meanwhile is forgotten.
+        """
+        try:
+            names = os.listdir(f"{run_directory}/{APPOINTMENTS}")
+        except FileNotFoundError:
+            return
+        for name in names:
+            end = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+            try:
+                connect_below(end, f"{run_directory}/{APPOINTMENTS}", name)
+            except OSError:
+                end.close()
+            else:
+                self._attach_to(self._welcome(end))
+            os.unlink(f"{run_directory}/{APPOINTMENTS}/{name}")
+
+    def _welcome(self, end: socket) -> Connection:
+        connection = Connection(self._loop, end, self._on_request)
+        self._clients.add(connection)
+        connection.on_close.append(lambda: self._clients.discard(connection))
+        return connection
+
+    def _attach_to(self, connection: Connection) -> None:
         self._supervisor.note("attach")
         self._join(self._attached, connection)
         connection.speak_frames(input_frames(self._supervisor.streams, connection, self._supervisor.kill))
+
+    def _exec_inspect(self, connection: Connection, request: "dict[str, Any]") -> None:
+        """`pid`, `running`, `exit_code` (null while it runs) of the exec `exec_id`; without it `running`: their ids."""
+        if "exec_id" in request:
+            connection.answer(**self._supervisor.execs.record(str(request["exec_id"])))
+        else:
+            connection.answer(running=self._supervisor.execs.running())
+        connection.finish()
+
+    def _exec_resize(self, connection: Connection, request: "dict[str, Any]") -> None:
+        self._supervisor.execs.resize(str(request["exec_id"]), int(request["rows"]), int(request["columns"]))
+        connection.answer()
+        connection.finish()
 
     def _exec(self, connection: Connection, request: "dict[str, Any]") -> None:
         execution = self._supervisor.execute(request, connection)

@@ -20,6 +20,7 @@ from wherry_oci.runtime.init import Entry
 from wherry_shim import records
 from wherry_shim.connection import STDERR, Connection
 from wherry_shim.eventlog import EventLog
+from wherry_shim.exectable import ExecTable
 from wherry_shim.execution import Execution
 from wherry_shim.logs import LogWriter, NoLog
 from wherry_shim.loop import READABLE, Loop
@@ -62,6 +63,7 @@ class Supervisor:
         self._naming: Naming | None = None
         self._log: LogWriter | NoLog = NoLog()
         self._executions: dict[int, Execution] = {}
+        self.execs = ExecTable(self._run)
         self._paused = False
         self._pid = 0
         self._started = 0
@@ -118,6 +120,7 @@ class Supervisor:
             self._service = Service(self._loop, self._run, self)
         self._pid = process.pid
         self._tell_names()
+        self._service.keep_appointments(self._run)
         self._started = time_ns()
         self._began = monotonic()
         process.start()
@@ -423,7 +426,10 @@ class Supervisor:
         if self._resting:
             raise RuntimeFailure("conflict", "exec", "the container is restarting: it does not run at this moment")
         command = " ".join(request["process"]["args"])
-        if "exec_id" not in request:  # one that was made by itself has been noted then
+        known = "exec_id" in request  # it was made by itself, and that noted, before
+        if known:
+            self.execs.check_new(request["exec_id"])
+        else:
             request = {**request, "exec_id": os.urandom(32).hex()}
             self.note(f"exec_create: {command}", execID=request["exec_id"])
         execution = Execution(
@@ -435,6 +441,8 @@ class Supervisor:
             cgroup=self.cgroup,
             seccomp=self._seccomp,
         )
+        if known:
+            self.execs.began(execution)
         self.note(f"exec_start: {command}", execID=execution.id)
         self._executions[execution.pid] = execution
         return execution
@@ -515,6 +523,7 @@ class Supervisor:
         self._exec_ended(execution, _exit_code(status))
 
     def _exec_ended(self, execution: Execution, exit_code: int) -> None:
+        self.execs.ended(execution, exit_code)
         execution.exited(exit_code)
         self.note("exec_die", execID=execution.id, exitCode=exit_code)
 
