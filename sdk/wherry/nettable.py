@@ -111,6 +111,8 @@ def _make_table(change: nftables.Transaction, family: _Family) -> None:
         change.flush_chain(chain)
     if family is _IPV4:
         _guard(change)
+    if family is _IPV6:
+        _spare_loopback(change)
     for chain in ("prerouting", "output"):
         _send_to_containers(change, chain, family)
     _masquerade(change, family)
@@ -128,6 +130,13 @@ def _guard(change: nftables.Transaction) -> None:
         nftables.payload("network", 16, 1, 0),
         nftables.compare(0, _LOOPBACK_NET),
         nftables.drop(),
+    )
+
+
+def _spare_loopback(change: nftables.Transaction) -> None:
+    """What comes from ::1 no device but lo lets pass, whatever it is translated to: a shim hands it on (its proxy)."""
+    change.add_rule(
+        "output", nftables.payload("network", 24, 16, 0), nftables.compare(0, _LOOPBACK_6), nftables.accept()
     )
 
 
@@ -159,15 +168,14 @@ def _send_to_containers(change: nftables.Transaction, chain: str, family: _Famil
 def _masquerade(change: nftables.Transaction, family: _Family) -> None:
     to_bridge = (nftables.meta("oifname", 0), nftables.lookup("bridges", 0))
     from_container = (nftables.payload("network", *family.source, 0), nftables.lookup("subnets", 0))
-    # A container could not answer 127.0.0.1, or ::1.
-    loopback = _LOOPBACK_NET if family is _IPV4 else _LOOPBACK_6
-    change.add_rule(
-        "postrouting",
-        nftables.payload("network", family.source[0], len(loopback), 0),
-        nftables.compare(0, loopback),
-        *to_bridge,
-        nftables.masquerade(),
-    )
+    if family is _IPV4:  # a container could not answer 127.0.0.1
+        change.add_rule(
+            "postrouting",
+            nftables.payload("network", family.source[0], 1, 0),
+            nftables.compare(0, _LOOPBACK_NET),
+            *to_bridge,
+            nftables.masquerade(),
+        )
     # To the world.
     change.add_rule(
         "postrouting",

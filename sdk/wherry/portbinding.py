@@ -1,11 +1,12 @@
 """Published ports: every way in which they are said, and what is meant."""
 
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from wherry_oci.errors import InvalidArgument, Unsupported
+from wherry_oci.errors import InvalidArgument
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 EVERY_ADDRESS = "0.0.0.0"
@@ -20,6 +21,7 @@ class PortBinding:
     host_ip: str = EVERY_ADDRESS
     host_port: int = 0  # 0: any free one
     last_host_port: int = 0  # not 0: the first free one from host_port to this
+    ipv4_only: bool = False  # 0.0.0.0 was asked for by name; else [::] comes along where the container has IPv6
 
     def plan(self) -> dict[str, Any]:
         """As `wherry_shim.network` takes it."""
@@ -31,6 +33,8 @@ class PortBinding:
         }
         if self.last_host_port:
             planned["last_host_port"] = self.last_host_port
+        if self.ipv4_only:
+            planned["ipv4_only"] = True
         return planned
 
 
@@ -39,8 +43,8 @@ def parse_ports(ports: Mapping[Any, Any] | Iterable[Any] | None) -> list[PortBin
     The `ports` of `run()`, as docker-py has them: container's port → host's.
 
     Keys: 80, "80", "80/udp", (80, "udp"), "8000-8010". Values: None (any free port), 8080, "8080", "8000-8010",
-    "127.0.0.1:8080", ("127.0.0.1", 8080), ("127.0.0.1",) (any free one there), or a list of these. Not a mapping but a
-    list or tuple: what the command line's `--publish` takes, "127.0.0.1:8080:80/tcp", or a key, for any free port.
+    "127.0.0.1:8080", "[::1]:8080", ("127.0.0.1", 8080), ("::1",) (any free one there), or a list of these. A list or
+    tuple instead: what the command line's `--publish` takes, "127.0.0.1:8080:80/tcp", or a key, for any free port.
 
     Raises InvalidArgument, which names the key.
     """
@@ -69,7 +73,7 @@ def parse_publish(spec: str) -> list[PortBinding]:
     key = f"{container}/{protocol}" if slash else container
     if not host:
         return _bindings(key, None, spec)
-    address, colon, host_port = host.rpartition(":")
+    address, colon, host_port = (host, ":", "") if host.endswith("]") else host.rpartition(":")
     if not colon:
         return _bindings(key, host_port, spec)
     return _bindings(key, (address, host_port or None), spec)
@@ -113,7 +117,8 @@ def _bindings(key: Any, value: Any, said: Any = None) -> list[PortBinding]:
         return [binding for one in value for binding in _bindings(key, one, said)]
     address, low, high = _host_range(value, said)
     count = last - first + 1
-    common: dict[str, Any] = {"protocol": protocol, "host_ip": address}
+    common: dict[str, Any] = {"protocol": protocol, "host_ip": address or EVERY_ADDRESS}
+    common["ipv4_only"] = address == EVERY_ADDRESS
     if low == 0:
         return [PortBinding(container_port=port, **common) for port in range(first, last + 1)]
     if count == 1 and high > low:
@@ -153,7 +158,7 @@ def _host_range(value: Any, said: Any) -> tuple[str, int, int]:
     if isinstance(value, tuple):
         address, value = value if len(value) == 2 else (value[0], None)
     elif isinstance(value, str) and ":" in value:
-        address, _, value = value.rpartition(":")
+        address, _, value = (value, "", "") if value.endswith("]") else value.rpartition(":")
     if value in (None, ""):
         return _address(address, said), 0, 0
     return _address(address, said), *_range(value, said, "the host's port")
@@ -172,16 +177,17 @@ def _range(value: Any, said: Any, what: str) -> tuple[int, int]:
 
 
 def _address(address: Any, said: Any) -> str:
+    """As the kernel writes it; "" for none."""
     if not isinstance(address, str):
         raise InvalidArgument(f"ports[{said!r}]: the host's address must be text, not {address!r}")
-    if address in ("", EVERY_ADDRESS):
-        return EVERY_ADDRESS
-    if ":" in address:
-        raise Unsupported(f"ports[{said!r}]: publishing on an IPv6 address ({address}) is not possible yet")
-    numbers = address.split(".")
-    if len(numbers) != 4 or not all(number.isdecimal() and int(number) < 256 for number in numbers):
-        raise InvalidArgument(f"ports[{said!r}]: {address!r} is no IPv4 address of the host")
-    return ".".join(str(int(number)) for number in numbers)
+    if address == "":
+        return ""
+    bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+    family = AF_INET6 if ":" in bare else AF_INET
+    try:
+        return inet_ntop(family, inet_pton(family, bare))
+    except (OSError, ValueError):
+        raise InvalidArgument(f"ports[{said!r}]: {address!r} is no IP address of the host") from None
 
 
 def _distinct(bindings: list[PortBinding]) -> list[PortBinding]:

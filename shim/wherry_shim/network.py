@@ -82,6 +82,7 @@ Entries = dict[tuple[int, str], nftables.Elements]  # by family and map
 
 _LOOPBACK = 1  # the index of lo in every namespace
 _EVERYWHERE, _EVERYWHERE_6 = "0.0.0.0", "::"
+_LOOPBACK_6 = "::1"
 _PORT_TRIES = 32  # for a number that is free in both families
 
 
@@ -132,16 +133,26 @@ class Attachment:
         self.reserved: list[dict[str, Any]] = []  # ports, with no container's address yet
         self.ports: list[dict[str, Any]] = []
         self.interfaces: list[dict[str, Any]] = []
-        self._sockets: list[socket] = []
+        self._sockets: list[tuple[dict[str, Any], socket]] = []
 
-    def hold(self, reserved: socket) -> None:
-        """Keep a socket open until the end."""
-        self._sockets.append(reserved)
+    def hold(self, port: "dict[str, Any]", reserved: socket) -> None:
+        """Keep the socket that has the *port* open until the end."""
+        self._sockets.append((port, reserved))
+
+    def proxied(self) -> "list[tuple[socket, dict[str, Any]]]":
+        """The sockets to which something comes in spite of all translation, on [::1], and each one's published port."""
+        places = {(port["host_ip"], port["host_port"], port["protocol"]): port for port in self.ports}
+        found = []
+        for port, reserved in self._sockets:
+            published = places.get((port["host_ip"], port["host_port"], port["protocol"]))
+            if published is not None and port["host_ip"] in (_EVERYWHERE_6, _LOOPBACK_6):
+                found.append((reserved, published))
+        return found
 
     def close(self) -> None:
         """Let go of ports and namespace, in that order; published or not."""
         while self._sockets:
-            self._sockets.pop().close()
+            self._sockets.pop()[1].close()
         if self.namespace is not None:
             os.close(self.namespace)
             self.namespace = None
@@ -168,6 +179,7 @@ def attach(plan: "dict[str, Any]") -> Attachment:
                 _reserve(attachment, port, both)
             attachment.table = plan.get("table") or ""
             _make_namespace(attachment, plan)
+            _check_families(attachment)
             ports = _aimed(attachment)
             if ports:
                 _step("publish the ports", publish, attachment.table, ports)
@@ -336,11 +348,11 @@ def _reserve(attachment: Attachment, port: "dict[str, Any]", both: bool) -> None
                 raise
             continue
         for address, reserved in taken:
-            bound = number
+            bound = {**port, "host_ip": address, "host_port": number}
             if reserved is not None:
-                attachment.hold(reserved)
-                bound = reserved.getsockname()[1]
-            attachment.reserved.append({**port, "host_ip": address, "host_port": bound})
+                bound["host_port"] = reserved.getsockname()[1]
+                attachment.hold(bound, reserved)
+            attachment.reserved.append(bound)
         return
 
 
@@ -589,6 +601,18 @@ def _check_process(plan: "dict[str, Any]") -> None:
 
 def _has_ipv6(interfaces: "list[dict[str, Any]]") -> bool:
     return any(":" in address for interface in interfaces for address in interface["addresses"])
+
+
+def _check_families(attachment: Attachment) -> None:
+    """A port of an IPv6 address can lead to IPv6 only."""
+    if not attachment.interfaces or _has_ipv6(attachment.interfaces):
+        return
+    for port in attachment.reserved:
+        if ":" in port["host_ip"]:
+            step = f"publish {port['protocol']} port {port['host_port']} of {port['host_ip']}"
+            raise AttachFailed(
+                step, OSError(errno.EAFNOSUPPORT, "the container has no IPv6: give it a network that has")
+            )
 
 
 def _aimed(attachment: Attachment) -> "list[dict[str, Any]]":

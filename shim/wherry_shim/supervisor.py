@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from wherry_shim.health import HealthMonitor, Probe
     from wherry_shim.naming import Naming
     from wherry_shim.network import Attachment
+    from wherry_shim.proxy import Proxy
 
 _SHIMS_GROUP = "/wherry/shims"
 _SIGKILL = 9
@@ -61,6 +62,7 @@ class Supervisor:
         self._service: Service | None = None
         self._attachment: Attachment | None = None
         self._naming: Naming | None = None
+        self._proxy: Proxy | None = None
         self._log: LogWriter | NoLog = NoLog()
         self._executions: dict[int, Execution] = {}
         self.execs = ExecTable(self._run)
@@ -244,6 +246,7 @@ class Supervisor:
 
         self._attachment = network.attach(plan)
         self._start_naming(plan.get("resolver"))
+        self._start_proxy()
         namespace = self._attachment.namespace
         if namespace is not None:
             for entry in self._config["linux"]["namespaces"]:
@@ -261,6 +264,16 @@ class Supervisor:
             self._naming = Naming(self._loop, self._run, self._attachment.namespace, resolver["servers"])
         except OSError as error:
             raise RuntimeFailure.from_os_error("resolve names", error) from None
+
+    def _start_proxy(self) -> None:
+        """What the kernel does not send to the container this process does."""
+        published = self._attachment.proxied() if self._attachment is not None else []
+        if not published and self._proxy is None:
+            return
+        from wherry_shim.proxy import Proxy
+
+        self._proxy = self._proxy or Proxy(self._loop)
+        self._proxy.use(published)
 
     def _tell_names(self) -> None:
         if self._naming is None or self._attachment is None:
@@ -392,6 +405,7 @@ class Supervisor:
             return False
         network.connect(attachment, interface, table)
         self._start_naming(resolver)
+        self._start_proxy()
         self._tell_names()
         self._record_state(self._state["status"])
         return True
@@ -404,6 +418,7 @@ class Supervisor:
         if all(one["network"] != identity for one in attachment.interfaces):
             return False
         network.disconnect(attachment, identity)
+        self._start_proxy()
         self._tell_names()
         self._record_state(self._state["status"])
         return True
@@ -561,6 +576,9 @@ class Supervisor:
 
     def _take_down(self) -> None:
         """Network and cgroup. What cannot be removed now, the next client collects."""
+        if self._proxy is not None:
+            self._proxy.close()
+            self._proxy = None
         if self._naming is not None:
             self._naming.close()
             self._naming = None
