@@ -248,6 +248,50 @@ exec "$@"
     )
 
 
+_WEB_APP = """\
+import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psycopg2
+import redis
+
+store = redis.Redis(host="redis")
+
+
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self):
+        with psycopg2.connect(host="db", user="postgres", password=os.environ["PASSWORD"]) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute("create table if not exists visit(path text)")
+                cursor.execute("insert into visit values (%s)", (self.path,))
+                cursor.execute("select count(*) from visit")
+                (stored,) = cursor.fetchone()
+        connection.close()
+        body = f"{stored} stored, {store.incr('visits')} counted\\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+ThreadingHTTPServer(("", 8000), Page).serve_forever()
+"""
+
+
+def web_app() -> Recipe:
+    """A page on port 8000 that counts its visits in `db`, a postgres, and in `redis`; $PASSWORD is the database's."""
+    files = (folder("srv"), file("srv/app.py", _WEB_APP), folder("app"))
+    return Recipe(
+        (*_BASE, Packages(("python3-minimal", "python3-psycopg2", "python3-redis")), Files(files)),
+        {
+            "Cmd": ["python3", "-u", "/srv/app.py"],
+            "Env": [PATH],
+            "ExposedPorts": {"8000/tcp": {}},
+            "WorkingDir": "/app",
+        },
+    )
+
+
 def many_layers(count: int = 60) -> Recipe:
     """
     busybox below *count* small layers.
@@ -290,6 +334,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "nginx": nginx,
     "redis": redis,
     "postgres": postgres,
+    "web-app": web_app,
     "many-layers": many_layers,
     "many-files": many_files,
 }
