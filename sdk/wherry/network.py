@@ -658,7 +658,8 @@ def _take_subnet(
             return candidate, chosen, ""
         route.execute([delete_address(device.index, subnets.interface(candidate, chosen))])
     raise Unavailable(
-        "no subnet is free: every one of 172.18.0.0/16 … 172.31.0.0/16 and 192.168.0.0/16 overlaps a route"
+        "no subnet is free: every one of 172.18.0.0/16 … 172.31.0.0/16, 192.168.0.0/16 and 10.89.0.0/16 overlaps a "
+        "route: choose one, or remove networks"
     )
 
 

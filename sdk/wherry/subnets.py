@@ -68,12 +68,14 @@ def interface(subnet: str, address: str) -> str:
 def pools() -> Iterator[str]:
     """
     The subnets to try: Docker's pools, without its own 172.17, from the end where Docker comes last. 172.31 waits,
-    because clouds use it.
+    because clouds use it. When those thirty are gone, smaller ones.
     """
     for second in (30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 31):
         yield f"172.{second}.0.0/16"
     for third in range(240, -1, -16):
         yield f"192.168.{third}.0/20"
+    for third in range(255, -1, -1):
+        yield f"10.89.{third}.0/24"
 
 
 def unique_local(seed: bytes) -> str:

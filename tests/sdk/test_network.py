@@ -107,6 +107,7 @@ def test_when_no_pool_is_free_the_error_says_so_and_nothing_is_left(database: Da
         route.execute([new_bridge("lan")])
         lan = route.link("lan").index
         route.execute([set_link(lan, up=True), add_address(lan, "172.16.0.1/12"), add_address(lan, "192.168.0.1/16")])
+        route.execute([add_address(lan, "10.89.0.1/16")])
     with pytest.raises(Unavailable, match="no subnet is free"), database.transaction() as connection:
         network.default_network(connection)
     assert links() == {"lan": "bridge"}
