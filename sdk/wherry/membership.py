@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wherry import namefiles, network
+from wherry import namefiles, nettable, network
 from wherry.errors import NotRunning
 from wherry.network import Endpoint, EndpointRequest, Network
 from wherry.networkoptions import CONTAINER, has_endpoints
@@ -42,7 +42,8 @@ def plan_of(engine: "LocalEngine", record: "Record", places: Places) -> dict[str
         return _joined(engine, record, mode.removeprefix(CONTAINER))
     ports = [PortBinding(**port) for port in record.settings["ports"]]
     kind = "none" if mode == "none" else "bridge"
-    plan = network.plan(record.id, places, ports, mode=kind)
+    proxy = bool(ports) and not nettable.available()
+    plan = network.plan(record.id, places, ports, mode=kind, proxy=proxy)
     if any(not place.is_default for place, _ in places):
         plan["resolver"] = resolver_of(record)
     for interface, place in zip(plan.get("interfaces", ()), places, strict=True):

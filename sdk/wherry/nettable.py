@@ -40,6 +40,21 @@ _IPV4 = _Family(nftables.IPV4, "ipv4_addr", 4, 12, 16)
 _IPV6 = _Family(nftables.IPV6, "ipv6_addr", 16, 8, 24)
 
 
+def available() -> bool:
+    """
+    Whether this kernel has nf_tables. Without it nothing is forwarded: networks are apart, nobody reaches the world,
+    and published ports are handed on by the shims (their proxy).
+    """
+    try:
+        with nftables.NftSocket() as netfilter:
+            netfilter.generation()
+    except OSError as error:
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT):
+            return False
+        raise
+    return True
+
+
 def is_there(netfilter: nftables.NftSocket, network: "Network") -> bool:
     """Whether the network is in its tables: others may empty the whole rule set ("systemctl restart nftables")."""
     device = nftables.device(network.bridge)

@@ -411,13 +411,14 @@ def plan(
     mode: str = "bridge",
     path: str | None = None,
     process: tuple[int, int] | None = None,
+    proxy: bool = False,
     sysctls: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """
     What the container's shim shall make (`wherry_shim.network`), ready for JSON.
 
     *mode* is "bridge" with *places*, "none", "host", or "join" with the *path* of a namespace, of a *process* (its
-    number and start time) if it is that one's.
+    number and start time) if it is that one's. With *proxy* the shim hands on what comes to published ports.
     """
     made: dict[str, Any] = {"container": container, "mode": mode}
     if mode == "join":
@@ -429,6 +430,7 @@ def plan(
         made["sysctls"] = {"net.ipv6.conf.default.disable_ipv6": "1", **(sysctls or {})}
     if mode == "bridge":
         made["table"] = places[0][0].table if places else ""
+        made["proxy"] = proxy
         made["interfaces"] = [interface(*place, number) for number, place in enumerate(places)]
         made["ports"] = [port.plan() for port in ports]
     return made
@@ -474,12 +476,15 @@ def ensure_bridge(network: Network, run: str | os.PathLike[str]) -> None:
             if _is_up(route, network):
                 return
             # The device comes up last: that it is up says that the rest was done.
-            nettable.make(network)
+            translated = nettable.available()
+            if translated:
+                nettable.make(network)
             device = _find_device(route, network) or _make_device(route, network.bridge, network.mac)
             _add_gateway(route, device, network)
-            _write_sysctl("net.ipv4.ip_forward", "1")
+            if translated:
+                _write_sysctl("net.ipv4.ip_forward", "1")
             _write_path(f"/proc/sys/net/ipv4/conf/{network.bridge}/route_localnet", "1")
-            if network.subnet6:
+            if network.subnet6 and translated:
                 _forward_ipv6()
             route.execute([set_link(device.index, up=True, mtu=network.mtu)])
 
@@ -500,7 +505,8 @@ def remove_bridge(connection: sqlite3.Connection, network: Network) -> None:
         device = _find_device(route, network)
         if device is not None:
             _delete_device(route, device.name)
-    nettable.forget(network)
+    if nettable.available():
+        nettable.forget(network)
 
 
 def collect(connection: sqlite3.Connection, alive: Collection[str], *, down: str = "") -> None:
@@ -523,7 +529,7 @@ def collect(connection: sqlite3.Connection, alive: Collection[str], *, down: str
     addresses = {int(row[1]).to_bytes(4, "big") for row in rows} | {subnets.packed(row[2]) for row in rows if row[2]}
     with _route_socket() as route:
         _collect_devices(route, root_mark(connection), known, {row[0] for row in rows})
-    if known:
+    if known and nettable.available():
         nettable.collect(known[0].table, addresses)
 
 
@@ -541,8 +547,11 @@ def _is_up(route: RouteSocket, network: Network) -> bool:
     device = _find_device(route, network)
     if device is None or not device.up:
         return False
-    with nftables.NftSocket() as netfilter:
-        return nettable.is_there(netfilter, network)
+    try:
+        with nftables.NftSocket() as netfilter:
+            return nettable.is_there(netfilter, network)
+    except OSError:
+        return not nettable.available()
 
 
 def _find_device(route: RouteSocket, network: Network) -> Link | None:

@@ -186,7 +186,7 @@ def end_orphans(store: ContainerStore, container_id: str) -> bool:
     live = records.read(str(store.run_directory(container_id)), records.STATE)
     if live is not None:
         nametable.forget_container(str(store.run), container_id)
-    if live is not None and live.get("ports"):
+    if live is not None and live.get("ports") and live.get("table"):
         unpublish(live["table"], live["ports"])
     cgroup = _cgroup_of(store, container_id)
     if not any(os.path.isdir(directory) for directory in cgroup.directories):

@@ -32,6 +32,7 @@ The plan:
         "resolver": {"servers": ["192.0.2.53"]},                  # in a network with names: whom to ask for others
         "sysctls": {"net.ipv6.conf.default.disable_ipv6": "1"},   # what the kernel lacks is passed over
         "ports": [{"host_ip": "0.0.0.0", "host_port": 8080, "container_port": 80, "protocol": "tcp"}],
+        "proxy": False,                     # whether this process hands on what comes to them (proxy.py)
     }
 
 The first interface that has a gateway has the default route and the published ports, of each family by itself.
@@ -125,11 +126,12 @@ class Attachment:
     `ports` as published, with the real host ports, and the sockets that keep them from others. Ended by `detach`.
     """
 
-    __slots__ = ("_sockets", "interfaces", "namespace", "ports", "reserved", "table")
+    __slots__ = ("_sockets", "interfaces", "namespace", "ports", "proxy", "reserved", "table")
 
     def __init__(self) -> None:
         self.namespace: int | None = None
         self.table = ""
+        self.proxy = False  # the kernel translates nothing
         self.reserved: list[dict[str, Any]] = []  # ports, with no container's address yet
         self.ports: list[dict[str, Any]] = []
         self.interfaces: list[dict[str, Any]] = []
@@ -140,12 +142,12 @@ class Attachment:
         self._sockets.append((port, reserved))
 
     def proxied(self) -> "list[tuple[socket, dict[str, Any]]]":
-        """The sockets to which something comes in spite of all translation, on [::1], and each one's published port."""
+        """The sockets that are to be served, as no translation does it (on [::1], or at all), with their ports."""
         places = {(port["host_ip"], port["host_port"], port["protocol"]): port for port in self.ports}
         found = []
         for port, reserved in self._sockets:
             published = places.get((port["host_ip"], port["host_port"], port["protocol"]))
-            if published is not None and port["host_ip"] in (_EVERYWHERE_6, _LOOPBACK_6):
+            if published is not None and (self.proxy or port["host_ip"] in (_EVERYWHERE_6, _LOOPBACK_6)):
                 found.append((reserved, published))
         return found
 
@@ -177,11 +179,12 @@ def attach(plan: "dict[str, Any]") -> Attachment:
             both = _has_ipv6(plan.get("interfaces", ()))
             for port in plan.get("ports", ()):
                 _reserve(attachment, port, both)
-            attachment.table = plan.get("table") or ""
+            attachment.proxy = bool(plan.get("proxy"))
+            attachment.table = "" if attachment.proxy else plan.get("table") or ""
             _make_namespace(attachment, plan)
-            _check_families(attachment)
+            _check_ports(attachment)
             ports = _aimed(attachment)
-            if ports:
+            if ports and not attachment.proxy:
                 _step("publish the ports", publish, attachment.table, ports)
             attachment.ports = ports
     except BaseException:
@@ -194,7 +197,7 @@ def detach(attachment: Attachment) -> None:
     """Stop publishing and let everything go; safe to repeat. Raises AttachFailed, having let go all the same."""
     netfilter: nftables.NftSocket | None = None
     try:
-        if attachment.ports:
+        if attachment.ports and not attachment.proxy:
             netfilter = _step("talk to nf_tables", nftables.NftSocket)
             entries = _entries(attachment.ports)
             _step("stop publishing the ports", remove_entries, netfilter, attachment.table, entries)
@@ -214,7 +217,8 @@ def connect(attachment: Attachment, interface: "dict[str, Any]", table: str) -> 
     if any(one["network"] == interface["network"] for one in attachment.interfaces):
         return
     assert attachment.namespace is not None
-    attachment.table = attachment.table or table
+    if not attachment.proxy:
+        attachment.table = attachment.table or table
     with RouteSocket() as outer:
         inner = _socket_in(attachment.namespace)
         try:
@@ -253,7 +257,9 @@ def _settle(attachment: Attachment, inner: RouteSocket) -> None:
     """After an interface has come or gone: default routes, and where the published ports lead."""
     _step("set the default route", _set_default_routes, inner, attachment.interfaces)
     ports = _aimed(attachment)
-    if ports != attachment.ports:
+    if attachment.proxy:
+        attachment.ports = ports
+    elif ports != attachment.ports:
         _step("stop publishing the ports", unpublish, attachment.table, attachment.ports)
         attachment.ports = []
         _step("publish the ports", publish, attachment.table, ports)
@@ -603,8 +609,12 @@ def _has_ipv6(interfaces: "list[dict[str, Any]]") -> bool:
     return any(":" in address for interface in interfaces for address in interface["addresses"])
 
 
-def _check_families(attachment: Attachment) -> None:
-    """A port of an IPv6 address can lead to IPv6 only."""
+def _check_ports(attachment: Attachment) -> None:
+    """A port of an IPv6 address can lead to IPv6 only, and a proxy hands no sctp on."""
+    for port in attachment.reserved:
+        if attachment.proxy and port["protocol"] == "sctp":
+            error = OSError(errno.EPROTONOSUPPORT, "this kernel has no nf_tables, and without it there is no sctp")
+            raise AttachFailed(f"publish sctp port {port['host_port']}", error)
     if not attachment.interfaces or _has_ipv6(attachment.interfaces):
         return
     for port in attachment.reserved:

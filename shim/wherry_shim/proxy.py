@@ -1,6 +1,6 @@
 """
 Published ports by this process instead of the kernel's translation: for [::1], whose packets the kernel lets go to no
-container.
+container, and for all addresses where the kernel has no nf_tables.
 
 Bytes of connections go from socket to socket by splice(2) and never come up here; datagrams do. All is bounded, and
 nothing waits: what one side does not take is not read from the other.

@@ -1,16 +1,28 @@
 """Networks that a user makes, with real containers in them."""
 
 import json
+import os
+import signal
 import socket
 from collections.abc import Iterator
 
 import pytest
 
+from support import leftovers
 from support.leftovers import settled
 from support.world import World
-from wherry import Client
+from wherry import Client, nettable
 from wherry.container import Container
-from wherry.errors import AlreadyExists, Conflict, InvalidArgument, NetworkInUse, NetworkNotFound, NotFound, NotRunning
+from wherry.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidArgument,
+    NetworkInUse,
+    NetworkNotFound,
+    NotFound,
+    NotRunning,
+    StartFailed,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -214,6 +226,32 @@ def test_a_container_shares_anothers_network(client: Client) -> None:
     web.start()
     late.start()
     assert late.wait().exit_code == 0
+
+
+def test_without_nf_tables_the_shim_hands_published_ports_on(
+    client: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers of one network reach each other and the host, their ports answer, and nothing else is forwarded."""
+    monkeypatch.setattr(nettable, "available", lambda: False)
+    client.networks.create("front")
+    client.networks.create("back")
+    web = _serve(client, "web", network="front", ports={80: 8080, "81/udp": None})
+    peer, other = (client.run("busybox", ["sleep", "60"], network=name) for name in ("front", "back"))
+    assert world.host.get("http://127.0.0.1:8080/") == b"web\n"
+    assert world.host.neighbour.get(f"http://{world.host.address}:8080/") == b"web\n"
+    assert _get(peer, web.ip) == "web"
+    assert _get(peer, f"{world.host.address}:8080") == "web"
+    assert leftovers.tables() == []
+    gateway = other.attrs["NetworkSettings"]["Networks"]["back"]["Gateway"]
+    assert _get(other, f"{gateway}:8080") == "web"
+    web.restart(timeout=0)
+    assert settled(lambda: [] if _get(peer, f"{world.host.address}:8080") == "web" else ["no answer"]) == []
+    with pytest.raises(StartFailed, match="sctp"):
+        client.run("busybox", ["true"], network="front", ports={"9/sctp": 9})
+    os.kill(client._engine.state(web._record).shim, signal.SIGKILL)
+    for container in (web, peer, other):
+        container.remove(force=True)
+    assert client.networks.prune() == ["back", "front"]
 
 
 def test_inspect_of_none_and_host_is_dockers(client: Client) -> None:

@@ -165,6 +165,7 @@ def test_a_plan_is_json_and_complete(database: Database) -> None:
         "mode": "bridge",
         "sysctls": {"net.ipv6.conf.default.disable_ipv6": "1"},
         "table": net.table,
+        "proxy": False,
         "interfaces": [
             {
                 "network": net.id,

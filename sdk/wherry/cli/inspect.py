@@ -1,41 +1,51 @@
 """inspect."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 import click
 
 from wherry.client import Client
-from wherry.errors import ContainerNotFound, NotFound
+from wherry.errors import NotFound
 from wherry_images import Image
+
+# kind: what is known of the one of that name
+_KINDS: dict[str, Callable[[Client, str], dict[str, Any]]] = {
+    "container": lambda client, name: client.containers.get(name).attrs,
+    "image": lambda client, name: _image_document(client.images.get(name)),
+    "network": lambda client, name: client.networks.get(name).attrs,
+    "volume": lambda client, name: client.volumes.get(name).attrs,
+}
 
 
 @click.command("inspect")
 @click.argument("names", nargs=-1, required=True)
-@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Only one of these")
+@click.option("--type", "kind", type=click.Choice(list(_KINDS)), help="Only one of these")
 @click.pass_obj
 def inspect_command(client: Client, names: tuple[str, ...], kind: str | None) -> int:
-    """Show all that is known of containers or images, as JSON."""
+    """Show all that is known of containers, images, networks or volumes, as JSON."""
     found, failed = [], 0
     for name in names:
         try:
             found.append(_inspect(client, name, kind))
         except NotFound:
-            click.echo(f"wherry: no such {kind or 'container or image'}: {name}", err=True)
+            click.echo(f"wherry: no such {kind or 'object'}: {name}", err=True)
             failed = 1
     click.echo(json.dumps(found, indent=4))
     return failed
 
 
 def _inspect(client: Client, name: str, kind: str | None) -> dict[str, Any]:
-    if kind != "image":
-        try:
-            return client.containers.get(name).attrs
-        except ContainerNotFound:
-            if kind == "container":
-                raise
-    return _image_document(client.images.get(name))
+    """The first of that name, in docker's order. Raises NotFound."""
+    for one, look in _KINDS.items():
+        if kind in (None, one):
+            try:
+                return look(client, name)
+            except NotFound:
+                continue
+    raise NotFound(name)
 
 
 def _image_document(image: Image) -> dict[str, Any]:

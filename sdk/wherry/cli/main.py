@@ -27,7 +27,7 @@ _VERBS = {
     "history": ("images", "Show how an image was made"),
     "images": ("images", "List images"),
     "import": ("files", "Make an image of a root file system's tar"),
-    "inspect": ("inspect", "Show all that is known of containers or images, as JSON"),
+    "inspect": ("inspect", "Show all that is known of containers, images, networks or volumes"),
     "kill": ("lifecycle", "Send running containers a signal"),
     "load": ("files", "Read images from an archive"),
     "login": ("registries", "Remember credentials for a registry"),
