@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from wherry.volumecollection import VolumeCollection
 
 
+_WHOLE_LOG = {"Type": "local", "Config": {"max-size": "-1"}}  # what is returned must not be rotated away
+
+
 class Client:
     """
     Containers, by this very process: no daemon is needed, none is looked for.
@@ -131,6 +134,8 @@ class Client:
         """
         options.pop("auto_remove", None)
         options.pop("remove", None)
+        if "log_config" not in options:
+            options["log_config"] = _WHOLE_LOG
         with self.run(image, command, **options) as container:
             ended = container.wait(timeout)
             stdout = container.output(stderr=False)

@@ -328,13 +328,13 @@ class Container:
     def output(self, stdout: bool = True, stderr: bool = True) -> bytes:
         """The bytes that it has written, of both streams in order or of one."""
         streams = _streams(stdout, stderr)
-        with logreader.LogReader(self._engine.log_directory(self._record)) as reader:
+        with self._engine.log_reader(self._record) as reader:
             return b"".join(piece.content for piece in reader.pieces() if piece.stream in streams)
 
     def _lines(
         self, streams: frozenset[int], tail: int | str, since: int, until: int | None
     ) -> Iterator[logreader.Line]:
-        with logreader.LogReader(self._engine.log_directory(self._record)) as reader:
+        with self._engine.log_reader(self._record) as reader:
             if isinstance(tail, int) and not since and until is None:
                 yield from logreader.last(reader, tail, streams)
                 return
@@ -344,7 +344,7 @@ class Container:
     def _follow(
         self, streams: frozenset[int], tail: int | str, since: int, until: int | None, timestamps: bool
     ) -> Generator[LogLine, None, None]:
-        with logreader.LogReader(self._engine.log_directory(self._record)) as reader:
+        with self._engine.log_reader(self._record) as reader:
             if isinstance(tail, int):
                 for line in logreader.last(reader, tail, streams):
                     if line.time >= since:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from select import poll
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
@@ -102,7 +102,7 @@ class Process:
             raise _start_error(record.name, failure) from None
         return cls(conversation, int(answer["pid"]), command)
 
-    def __enter__(self) -> "Process":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -37,7 +37,7 @@ def container_document(
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
         "HostsPath": str(directory / "hosts"),
-        "LogPath": str(directory / "log"),
+        "LogPath": _log_path(directory, record),
         "Name": f"/{record.name}",
         "RestartCount": state.restarts,
         "Driver": "overlay",
@@ -56,6 +56,12 @@ def container_document(
         written = engine.size(record.id)
         document |= {"SizeRw": written, "SizeRootFs": written + engine.images.get(record.image_id).size}
     return document
+
+
+def _log_path(directory: Path, record: "Record") -> str:
+    driver = record.settings["log"]["driver"]
+    names = {"local": "log", "json-file": f"{record.id}-json.log"}
+    return str(directory / names[driver]) if driver in names else ""
 
 
 def _order(engine: "LocalEngine", record: "Record") -> Mapping[str, Any]:
@@ -177,7 +183,7 @@ def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         "CpusetMems": settings["cpuset_mems"],
         "PidsLimit": settings["pids_limit"],
         "CgroupParent": settings["cgroup_parent"],
-        "LogConfig": {"Type": "local", "Config": {}},
+        "LogConfig": {"Type": settings["log"]["driver"], "Config": dict(settings["log"]["options"])},
         "RestartPolicy": {"Name": settings["restart"]["name"], "MaximumRetryCount": settings["restart"]["maximum"]},
         "PublishAllPorts": settings["publish_all_ports"],
         "Dns": list(settings["dns"]),

@@ -23,7 +23,7 @@ from wherry.errors import (
     PortInUse,
     StartFailed,
 )
-from wherry.logreader import LogReader, last
+from wherry.logreader import Reader, last, open_log
 from wherry.mounts import IMAGE, VOLUME, MountPoint
 from wherry.networkoptions import CONTAINER
 from wherry.options import Options, health_check, published
@@ -215,6 +215,8 @@ class LocalEngine:
             for name in ("rootfs", "log"):
                 os.mkdir(directory / name, 0o700)
             LogWriter(str(directory / "log")).close()  # empty, so that it can be followed from before the start
+            if options.log.driver == "json-file":
+                (directory / f"{place.id}-json.log").touch(0o640)
             (directory / "config.json").write_text(json.dumps(spec), encoding="utf-8", errors="surrogateescape")
             self._write_order(record, options, program, image)
         except BaseException:
@@ -345,7 +347,7 @@ class LocalEngine:
             "network": self._first_plan(record, places),
             "cgroup": f"{options.cgroup_parent}/{record.id}",
             "seccomp": self._seccomp(options),
-            "log": "local",
+            "log": {"driver": options.log.driver, "limits": options.log.limits},
             "remove": options.auto_remove,
             "restart": {"name": options.restart.name, "maximum": options.restart.maximum},
             "health": health_check(options, image.config.healthcheck),
@@ -507,9 +509,9 @@ class LocalEngine:
 
     def _log_end(self, record: Record) -> str:
         try:
-            with LogReader(self.log_directory(record)) as reader:
+            with self.log_reader(record) as reader:
                 lines = list(last(reader, _SHOWN_LINES, frozenset((1, 2))))
-        except FileNotFoundError:  # it removed itself
+        except (FileNotFoundError, Unsupported):  # it removed itself, or keeps none
             return ""
         return b"".join(line.content for line in lines).decode("utf-8", "replace")
 
@@ -733,8 +735,9 @@ class LocalEngine:
             conversation.close()
             raise
 
-    def log_directory(self, record: Record) -> Path:
-        return self.store.directory(record.id) / "log"
+    def log_reader(self, record: Record) -> Reader:
+        """A container's log; the caller closes it. Raises Unsupported when its driver keeps none."""
+        return open_log(self.store.directory(record.id), record)
 
 
 def replace_document(path: Path, document: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ _LEAST_MEMORY = 6 << 20  # bytes; Docker's least
 _NOT_YET = frozenset(
     "blkio_weight blkio_weight_device cgroupns cpu_count cpu_percent cpu_rt_period cpu_rt_runtime "
     "device_cgroup_rules device_read_bps device_read_iops device_requests device_write_bps device_write_iops "
-    "init_path ipc_mode isolation kernel_memory log_config lxc_conf mem_swappiness oom_kill_disable pid_mode "
+    "init_path ipc_mode isolation kernel_memory lxc_conf mem_swappiness oom_kill_disable pid_mode "
     "runtime storage_opt use_config_proxy userns_mode uts_mode version".split()
 )
 
@@ -61,6 +61,7 @@ class RunOptions(TypedDict, total=False):
     labels: Mapping[str, str] | Sequence[str]
     lifetime: str
     links: Mapping[str, str] | Sequence[Any]
+    log_config: Mapping[str, Any]
     mac_address: str
     mem_limit: int | str
     mem_reservation: int | str
@@ -141,6 +142,25 @@ class Restart:
 
 
 @attrs.frozen(kw_only=True)
+class Log:
+    """Where output goes: the `driver` local, json-file or none, and its `options` as they were given."""
+
+    driver: str = "local"
+    options: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What the driver's writer takes: `max_size` (bytes of a file, -1 for any), `max_files`, `compress`."""
+        local = self.driver == "local"
+        size = self.options.get("max-size", "20m" if local else "-1")
+        return {
+            "max_size": -1 if size in ("-1", "0") else _decimal_size(size),
+            "max_files": int(self.options.get("max-file", "5" if local else "1")),
+            "compress": self.options.get("compress", "true" if local else "false") == "true",
+        }
+
+
+@attrs.frozen(kw_only=True)
 class HealthCheck:
     """What to run and how often; times are nanoseconds, 0 stands for the image's or Docker's own."""
 
@@ -201,6 +221,7 @@ class Options:
     auto_remove: bool = False
     restart: Restart = Restart()
     health: HealthCheck = HealthCheck()
+    log: Log = Log()
     lifetime: str = "detached"  # or "owner": it ends, and is removed, with the process that made it
     tty: bool = False
     stdin_open: bool = False
@@ -304,6 +325,41 @@ def _restart(value: Mapping[str, Any] | str) -> dict[str, Any]:
     if count and name != "on-failure":
         raise InvalidArgument(f"restart_policy={value!r}: only on-failure has a maximum")
     return {"restart": Restart(name=name or "no", maximum=int(count or 0))}
+
+
+_LOG_DRIVERS = ("local", "json-file", "none")
+_DECIMAL_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.IGNORECASE)
+
+
+def _decimal_size(text: str) -> int:
+    """`20m` is 20,000,000 bytes here, as in Docker's log options."""
+    match = _DECIMAL_SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidArgument(f"log_config: max-size={text!r} is no size: write a number with k, m or g")
+    return int(float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " "))
+
+
+def _log(value: Mapping[str, Any]) -> dict[str, Any]:
+    """docker-py's `LogConfig`, or a mapping: `{"Type": "json-file", "Config": {"max-size": "10m"}}`."""
+    given = {str(key).lower(): item for key, item in value.items()}
+    driver = str(given.get("type") or "local")
+    options = {str(key): str(item) for key, item in (given.get("config") or {}).items()}
+    if driver not in _LOG_DRIVERS:
+        raise Unsupported(f"log_config: the driver {driver!r} is not supported: {', '.join(_LOG_DRIVERS)} are")
+    for name, text in options.items():
+        if name not in ("max-size", "max-file", "compress", "mode") or driver == "none":
+            raise Unsupported(f"log_config: the option {name!r} of {driver} is not supported")
+        if name == "max-file" and (not text.isdigit() or int(text) < 1):
+            raise InvalidArgument(f"log_config: max-file={text!r} is no number of files: at least 1")
+        if name == "compress" and text not in ("true", "false"):
+            raise InvalidArgument(f"log_config: compress={text!r} is neither true nor false")
+        if (name, text) == ("compress", "true") and driver == "json-file":
+            raise Unsupported("log_config: json-file is not compressed here: the driver local is")
+        if name == "mode" and text != "blocking":
+            raise Unsupported(f"log_config: mode={text!r} is not supported: blocking is")
+    log = Log(driver=driver, options=options)
+    _ = log.limits  # raises
+    return {"log": log}
 
 
 def _health(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -479,6 +535,7 @@ _PARSERS: dict[str, Any] = {
     "group_add": _texts("group_add"),
     "healthcheck": _health,
     "labels": _labels,
+    "log_config": _log,
     "mem_limit": _size("mem_limit", "memory"),
     "mem_reservation": _size("mem_reservation", "memory_reservation"),
     "memswap_limit": _size("memswap_limit", "memory_swap"),

@@ -18,6 +18,7 @@ class Loop:
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._idle: list[Callable[[], bool]] = []
         self.running = True
 
     def watch(self, fd: int, events: int, handler: "Callable[[int], None]") -> None:
@@ -34,6 +35,10 @@ class Loop:
         """Call *action* once, *seconds* from now by the clock that nobody sets."""
         self._timers.append((monotonic() + seconds, action))
 
+    def when_idle(self, step: "Callable[[], bool]") -> None:
+        """Call *step* whenever nothing else is to be done, until it returns False; one after the other."""
+        self._idle.append(step)
+
     def run(self) -> None:
         """Until `running` is False."""
         while self.running:
@@ -41,7 +46,10 @@ class Loop:
 
     def step(self) -> None:
         """Wait once, and do what is due."""
-        for fd, events in self._poll.poll(self._next_timeout()):
+        ready = self._poll.poll(self._next_timeout())
+        if not ready and self._idle and not self._idle[0]():
+            self._idle.pop(0)
+        for fd, events in ready:
             handler = self._handlers.get(fd)
             if handler is not None:  # an earlier handler of this round may have closed it
                 handler(events)
@@ -53,6 +61,8 @@ class Loop:
                 action()
 
     def _next_timeout(self) -> float | None:
+        if self._idle:
+            return 0
         if not self._timers:
             return None
         return max(0.0, (min(when for when, _ in self._timers) - monotonic()) * 1000 + 1)

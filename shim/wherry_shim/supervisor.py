@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wherry_shim.health import HealthMonitor, Probe
+    from wherry_shim.jsonfile import JsonFileWriter
     from wherry_shim.naming import Naming
     from wherry_shim.network import Attachment
     from wherry_shim.proxy import Proxy
@@ -50,8 +51,8 @@ class Supervisor:
     """
     *order* is `shim.json`: `id`, `directory` and `run` (the container's, on disk and live), `rootfs` (mounts), `user`,
     `groups`, `terminal`, `stdin`, `init`, `network` (a plan) or null, `cgroup`, `seccomp` (a file with the filter) or
-    null, `log` ("local" or "none"), `remove` (at the end), `restart` (`name`, `maximum`), `health` (health.py) or null,
-    `owner` (`pid`, `start`) or null, `events` (the log's `directory`, and the container's `attributes` in it).
+    null, `log` (`driver` and its `limits`), `remove` (at the end), `restart` (`name`, `maximum`), `health` (health.py)
+    or null, `owner` (`pid`, `start`) or null, `events` (the log's `directory`, and the container's `attributes` in it).
     """
 
     def __init__(self, order: "dict[str, Any]") -> None:
@@ -63,7 +64,7 @@ class Supervisor:
         self._attachment: Attachment | None = None
         self._naming: Naming | None = None
         self._proxy: Proxy | None = None
-        self._log: LogWriter | NoLog = NoLog()
+        self._log: LogWriter | JsonFileWriter | NoLog = NoLog()
         self._executions: dict[int, Execution] = {}
         self.execs = ExecTable(self._run)
         self._paused = False
@@ -105,13 +106,24 @@ class Supervisor:
             self._record_state("starting")
             self._watch_owner()
             self._attach_network()
-            self._log = NoLog() if self._order.get("log") == "none" else LogWriter(f"{self._directory}/log")
+            self._log = self._open_log(self._order["log"])
             self._begin_run()
         except BaseException:
             self._undo()
             raise
         self._watch_children()
         return self._state
+
+    def _open_log(self, config: "dict[str, Any]") -> "LogWriter | JsonFileWriter | NoLog":
+        driver, limits = config["driver"], config["limits"]
+        if driver == "none":
+            return NoLog()
+        if driver == "json-file":
+            from wherry_shim.jsonfile import JsonFileWriter
+
+            path = f"{self._directory}/{self._order['id']}-json.log"
+            return JsonFileWriter(path, max_size=limits["max_size"], max_files=limits["max_files"])
+        return LogWriter(f"{self._directory}/log", when_idle=self._loop.when_idle, **limits)
 
     def _begin_run(self) -> None:
         """One life of the container's program; a restart policy may bring several."""

@@ -10,7 +10,7 @@ from types import FrameType
 from wherry import logreader
 from wherry.client import Client
 from wherry.errors import WherryError
-from wherry.logreader import LogReader
+from wherry.logreader import Reader
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -40,7 +40,7 @@ def signals_go_to(client: Client, container_id: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def follow_to_the_end(client: Client, container_id: str, reader: LogReader) -> int:
+def follow_to_the_end(client: Client, container_id: str, reader: Reader) -> int:
     """
     Show what it writes, by its log on disk: however slow we are, it does not wait and nothing is lost.
 

@@ -37,10 +37,9 @@ def start_command(client: Client, containers: tuple[str, ...], attach: bool) -> 
     if len(containers) > 1:
         raise click.UsageError("only one container can be attached to")
     from wherry.cli.foreground import follow_to_the_end
-    from wherry.logreader import LogReader
 
     container = client.containers.get(containers[0])
-    with LogReader(client._engine.log_directory(container._record)) as reader:
+    with client._engine.log_reader(container._record) as reader:
         reader.skip_all()
         container.start()
         return follow_to_the_end(client, container.id, reader)

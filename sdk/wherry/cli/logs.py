@@ -10,7 +10,7 @@ import click
 from wherry import logreader
 from wherry.client import Client
 from wherry.container import timestamp
-from wherry.logreader import Line, LogReader
+from wherry.logreader import Line
 
 _NANO = 1_000_000_000
 _SPAN = re.compile(r"(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+(?:\.\d+)?)s)?")
@@ -32,7 +32,7 @@ def logs_command(
     engine = client._engine
     record = engine.record(container)
     first, last = when(since) or 0, when(until)
-    with LogReader(engine.log_directory(record)) as reader:
+    with engine.log_reader(record) as reader:
         if tail != "all":
             for line in logreader.last(reader, _count(tail), _BOTH):
                 if line.time >= first and (last is None or line.time <= last):

@@ -8,14 +8,17 @@ from typing import Any
 
 import click
 
+from wherry.attachment import Attachment
 from wherry.cli.main import PLACE
+from wherry.cli.parameters import pairs
 from wherry.client import Client
 from wherry.containerstore import Record
-from wherry.logreader import LogReader
+from wherry.logreader import Reader
 from wherry.mounts import parse_mount_text
 from wherry.networkoptions import parse_network_text
 from wherry.options import Options
 from wherry.reservation import Reservation
+from wherry_shim.client import Conversation
 
 _PASS_ON = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 
@@ -54,6 +57,8 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--health-start-interval", help="Time between two checks at first (5s)"),
             click.option("--health-start-period", help="How long failures at first do not count (0s)"),
             click.option("--health-timeout", help="How long a check may take (30s)"),
+            click.option("--log-driver", help="local, json-file or none"),
+            click.option("--log-opt", "log_opts", multiple=True, metavar="NAME=VALUE", help="max-size, max-file, …"),
             click.option("--no-healthcheck", is_flag=True, help="No check, whatever the image says"),
             click.option("-h", "--hostname", help="Its host name"),
             click.option("--init", is_flag=True, help="A small init that reaps and passes signals on"),
@@ -135,6 +140,9 @@ def _parse(command: tuple[str, ...], flags: dict[str, Any]) -> Options:
     flags["healthcheck"] = (
         {"test": ["NONE"]} if flags.pop("no_healthcheck") else _given({"test": health.pop("cmd"), **health})
     )
+    driver, log_options = flags.pop("log_driver"), pairs(flags.pop("log_opts"))
+    if driver or log_options:
+        flags["log_config"] = {"Type": driver, "Config": log_options}
     if flags["entrypoint"] is not None:  # one word for docker, not a command line
         flags["entrypoint"] = [flags["entrypoint"]] if flags["entrypoint"] else []
     given = {_NAMES.get(name, name): value for name, value in _given(flags).items()}
@@ -216,41 +224,35 @@ def _write_id(path: str | None, record: Record) -> None:
 
 def _foreground(client: Client, image: str, options: Options, cidfile: str | None) -> int:
     engine = client._engine
+    attached = options.tty or options.stdin_open or options.log.driver == "none"
     with ExitStack() as opened:
-        readers: list[LogReader] = []
-        record = engine.run(
-            image,
-            options,
-            place=_place(),
-            # opened before the start: a container that removes itself may be gone when run returns
-            before_start=lambda record: readers.append(opened.enter_context(LogReader(engine.log_directory(record)))),
-        )
+        attachments: list[Attachment] = []
+        readers: list[Reader] = []
+
+        def open_output(record: Record) -> None:
+            """Before the start: a container that removes itself may be gone when run returns."""
+            if attached:
+                attachments.append(opened.enter_context(Attachment.to(engine, record.id, logs=False)))
+            else:
+                readers.append(opened.enter_context(engine.log_reader(record)))
+
+        record = engine.run(image, options, place=_place(), before_start=open_output)
         _write_id(cidfile, record)
-        if options.tty or options.stdin_open:
-            return _interactive(client, record.id, readers[0], options)
+        if attached:
+            return _interactive(client, record.id, attachments[0].conversation, options)
         from wherry.cli.foreground import follow_to_the_end
 
         return follow_to_the_end(client, record.id, readers[0])
 
 
-def _interactive(client: Client, container_id: str, reader: LogReader, options: Options) -> int:
-    from wherry.cli.foreground import follow_to_the_end, signals_go_to
+def _interactive(client: Client, container_id: str, conversation: Conversation, options: Options) -> int:
+    from wherry.cli.foreground import signals_go_to
     from wherry.cli.interactive import Detached, join
-    from wherry_oci.errors import Conflict
-    from wherry_shim.client import Conversation, ShimGone
 
-    run = client._engine.store.run_directory(container_id)
-    try:
-        conversation = Conversation(str(run), "attach", replay=True)
-        conversation.answer()
-    except (ShimGone, Conflict):  # it has ended already
-        return follow_to_the_end(client, container_id, reader)
     try:
         with signals_go_to(client, container_id):
             code = join(conversation, terminal=options.tty, stdin=options.stdin_open)
     except Detached:
         return 0
-    finally:
-        conversation.close()
     ended = client._engine.wait(container_id, gone=True)
     return ended.exit_code if ended is not None else code
