@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from wherry.container import Container
+    from wherry.doctor import Check
     from wherry.events import EventStream
     from wherry.execs import Exec
     from wherry.images import ImageCollection
@@ -189,6 +190,12 @@ class Client:
             f"{problem.kind}: {problem.what}; {problem.repair}" for problem in self.images.check(content=content)
         ]
         return [*problems, *self._engine.check()]
+
+    def doctor(self) -> "list[Check]":
+        """What this host has of what containers need, what it lacks, and what would mend that. Nothing is changed."""
+        from wherry.doctor import examine
+
+        return examine(str(self._root))
 
     def version(self) -> dict[str, str]:
         """Of wherry, its interpreter, and the kernel below."""

@@ -42,7 +42,7 @@ _TYPE_BITS = 6  # of one type in the number of a concatenation
 
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN = (_SUBSYSTEM | number for number in (0, 1, 2, 3))
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN = (_SUBSYSTEM | number for number in (0, 1, 2, 3, 4))
 _NEWRULE, _DELRULE, _NEWSET, _NEWSETELEM = (_SUBSYSTEM | number for number in (6, 8, 9, 12))
 _GETSETELEM, _DELSETELEM, _GETGEN = (_SUBSYSTEM | number for number in (13, 14, 16))
 
@@ -176,6 +176,20 @@ def accept() -> bytes:
 def drop() -> bytes:
     """Forget the packet."""
     return _verdict(_DROP)
+
+
+class Chain:
+    """A base chain: where its packets come from, and whether it `drops` those that no rule of its own accepts."""
+
+    __slots__ = ("drops", "family", "hook", "name", "table")
+
+    def __init__(self, family: int, body: bytes) -> None:
+        its = attributes(body, 4)
+        self.family = family
+        self.table, self.name = string(its[_NAME]), string(its[_CHAIN_NAME])
+        hook = attributes(its.get(_CHAIN_HOOK, b"")).get(_HOOK_NUMBER, b"")
+        self.hook = int.from_bytes(hook, "big") if hook else None
+        self.drops = bool(its.get(_CHAIN_POLICY)) and int.from_bytes(its[_CHAIN_POLICY], "big") == _DROP
 
 
 class Transaction:
@@ -331,6 +345,11 @@ class NftSocket(Netlink):
         """The names of all tables of that family."""
         answers = self.dump(Message(_GETTABLE, 0, _NFGENMSG.pack(family, 0, 0), "could not list tables"))
         return [string(attributes(body, 4)[_NAME]) for _kind, body in answers]
+
+    def chains(self, family: int = IPV4) -> list[Chain]:
+        """All chains of that family, of whatever table; those that are no base chains have no hook."""
+        answers = self.dump(Message(_GETCHAIN, 0, _NFGENMSG.pack(family, 0, 0), "could not list chains"))
+        return [Chain(family, body) for _kind, body in answers]
 
     def elements(self, table: str, name: str, family: int = IPV4) -> Elements:
         """

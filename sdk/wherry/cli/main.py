@@ -22,6 +22,7 @@ _VERBS = {
     "create": ("run", "Make a container without starting it"),
     "diff": ("files", "Show the files that a container changed"),
     "events": ("events", "Show what happens, as it happens"),
+    "doctor": ("system", "Show what this host has of what containers need, and what would mend a lack"),
     "exec": ("execute", "Run a further command in a running container"),
     "export": ("files", "Write a container's root file system as a tar"),
     "history": ("images", "Show how an image was made"),

@@ -4,6 +4,7 @@ import click
 
 from wherry.cli import table
 from wherry.client import Client
+from wherry.doctor import MISSING
 
 _force = click.option("-f", "--force", is_flag=True, help="Do not ask")
 
@@ -51,6 +52,24 @@ def _volumes_row(client: Client) -> list[str]:
         table.size(sum(sizes.values())),
         table.size(free),
     ]
+
+
+@click.command("doctor")
+@click.option("--format", "form", help="`json` for one JSON object a line")
+@click.pass_obj
+def doctor_command(client: Client, form: str | None) -> int:
+    """Show what this host has of what containers need, and what would mend a lack; exit code 1 if they cannot start."""
+    checks = client.doctor()
+    rows = [(check.name, check.status, check.found) for check in checks]
+    if form == "json":
+        keys = ("Name", "Status", "Found", "Remedy")
+        table.show_as(form, keys, keys, [(*row, check.remedy) for row, check in zip(rows, checks, strict=True)])
+    else:
+        table.show_as(form, ("CHECK", "STATUS", "FOUND"), (), rows)
+        for check in checks:
+            if check.remedy:
+                click.echo(f"\n{check.name}: {check.remedy}")
+    return 1 if any(check.status == MISSING for check in checks) else 0
 
 
 @click.command("check")
