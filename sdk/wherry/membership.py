@@ -169,6 +169,7 @@ def connect(engine: "LocalEngine", name: str, request: EndpointRequest) -> None:
             raise Conflict(f"container {record.name} is in network {place.name!r} already")
         place, endpoint = network.join(connection, record.id, request)
     if not alive:
+        _note(engine, "connect", record, place)
         return
     try:
         network.ensure_bridge(place, engine.run_directory)
@@ -183,6 +184,7 @@ def connect(engine: "LocalEngine", name: str, request: EndpointRequest) -> None:
     if known and not answer.get("changed"):
         raise Conflict(f"container {record.name} is in network {place.name!r} already")
     _write_hosts(engine, record)
+    _note(engine, "connect", record, place)
 
 
 def disconnect(engine: "LocalEngine", name: str, network_name: str, *, force: bool = False) -> None:
@@ -205,6 +207,11 @@ def disconnect(engine: "LocalEngine", name: str, network_name: str, *, force: bo
     with engine.database.transaction() as connection:
         network.release(connection, record.id, place)
     _write_hosts(engine, record)
+    _note(engine, "disconnect", record, place)
+
+
+def _note(engine: "LocalEngine", action: str, record: "Record", place: Network) -> None:
+    engine.events.append("network", action, place.id, container=record.id, name=place.name, type=place.driver)
 
 
 def renamed(engine: "LocalEngine", record: "Record") -> None:

@@ -102,13 +102,20 @@ class Network:
         if self._described.name == network.DEFAULT:
             raise Conflict(f"network {network.DEFAULT!r} is always there: it cannot be removed")
         with self._engine.database.transaction() as connection:
-            network.remove_network(connection, network.get_network(connection, self.id))
-        nametable.forget_network(str(self._engine.run_directory), self.id)
+            found = network.get_network(connection, self.id)
+            network.remove_network(connection, found)
+        _forget(self._engine, found)
 
     def _real(self) -> None:
         found = self._described
         if found.name in network.PREDEFINED:
             raise Conflict(f"network {found.name!r} is no network to join or leave, but the lack of one's own")
+
+
+def _forget(engine: "LocalEngine", removed: network.Network) -> None:
+    """What the run directory has of a network that was removed; and tell of it."""
+    nametable.forget_network(str(engine.run_directory), removed.id)
+    engine.events.append("network", "destroy", removed.id, name=removed.name, type=removed.driver)
 
 
 def _id_of(container: "Container | str") -> str:
@@ -167,6 +174,7 @@ class NetworkCollection:
                 options=options,
                 labels=labels,
             )
+        self._engine.events.append("network", "create", made.id, name=made.name, type=made.driver)
         return Network(made.id, self._engine)
 
     def get(self, name: str) -> Network:
@@ -229,11 +237,12 @@ class NetworkCollection:
                         network.remove_bridge(connection, one)
                     else:
                         network.remove_network(connection, network.get_network(connection, one.id))
-                        nametable.forget_network(str(self._engine.run_directory), one.id)
-                        removed.append(one.name)
+                        removed.append(one)
             except (NetworkInUse, NetworkNotFound):  # by the time it came to it
                 continue
-        return removed
+        for one in removed:
+            _forget(self._engine, one)
+        return [one.name for one in removed]
 
 
 def _pools(

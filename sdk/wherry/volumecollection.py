@@ -62,7 +62,8 @@ class Volume:
 
     def remove(self, force: bool = False) -> None:
         """Remove it with its files; with *force* it may be gone. Raises VolumeInUse, VolumeNotFound."""
-        self._engine.volumes.remove(self.name, force=force)
+        if self._engine.volumes.remove(self.name, force=force):
+            self._engine.events.append("volume", "destroy", self.name, driver="local")
 
 
 class VolumeCollection:
@@ -91,16 +92,23 @@ class VolumeCollection:
         of that name is there with other options.
         """
         engine = self._prepare()
+        known = {record.name for record in engine.volumes.all()}
         with engine.database.transaction() as connection:
             made = engine.volumes.create(
                 connection, name or "", driver=driver, options=driver_opts, labels=labels, anonymous=not name
             )
+        if made.name not in known:
+            engine.events.append("volume", "create", made.name, driver=made.driver)
         return Volume(made.name, engine)
 
     def get(self, name: str) -> Volume:
         """Raises VolumeNotFound."""
         engine = self._prepare()
         return Volume(engine.volumes.get(name).name, engine)
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """As `Volume.remove`; with *force* there need be none of that name."""
+        Volume(name, self._prepare()).remove(force)
 
     def list(self, filters: Mapping[str, Any] | None = None) -> "builtins.list[Volume]":
         """
@@ -129,4 +137,7 @@ class VolumeCollection:
         chosen = Filters.parse(filters, ("all", "label", "label!"))
         engine = self._prepare()
         every = chosen.is_true("all")
-        return engine.volumes.prune(lambda record: (every or record.anonymous) and chosen.labels_fit(record.labels))
+        pruned = engine.volumes.prune(lambda record: (every or record.anonymous) and chosen.labels_fit(record.labels))
+        for name in pruned.names:
+            engine.events.append("volume", "destroy", name, driver="local")
+        return pruned

@@ -188,8 +188,8 @@ class VolumeStore:
         """The container has it until `release`; in the caller's transaction."""
         connection.execute("INSERT OR IGNORE INTO volume_hold VALUES (?, ?)", (name, container))
 
-    def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove it with its files. Raises VolumeInUse; VolumeNotFound unless *force*."""
+    def remove(self, name: str, *, force: bool = False) -> bool:
+        """Remove it with its files; whether there was one. Raises VolumeInUse; VolumeNotFound unless *force*."""
         try:
             with self.database.transaction() as connection:
                 self._get(connection, name)
@@ -199,7 +199,9 @@ class VolumeStore:
         except VolumeNotFound:
             if not force:
                 raise
+            return False
         self.settle([name])
+        return True
 
     def prune(self, wanted: Callable[[VolumeRecord], bool]) -> PrunedVolumes:
         """Remove those that no container has and that are *wanted*."""

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -294,3 +295,25 @@ def test_the_commands_are_dockers(world: World, client: Client) -> None:
     world.wherry("rm", "-f", "one", "two")
     assert world.wherry("network", "rm", "front").stdout == "front\n"
     assert world.wherry("network", "prune", "--force").stdout == "Deleted Networks:\nback\n"
+
+
+def test_what_is_done_to_networks_and_volumes_is_told(client: Client) -> None:
+    """As docker's events: create, connect, disconnect, destroy."""
+    before = time.time()
+    front = client.networks.create("front")
+    with client.run("busybox", ["sleep", "60"]) as container:
+        front.connect(container)
+        front.disconnect(container)
+    front.remove()
+    client.volumes.create("data")
+    client.volumes.get("data").remove()
+    events = [
+        (event["Type"], event["Action"], event["Actor"]["ID"])
+        for event in client.events(since=before, filters={"type": ["network", "volume"]}, follow=False)
+    ]
+    actions = ("create", "connect", "disconnect", "destroy")
+    assert events == [
+        *(("network", action, front.id) for action in actions),
+        ("volume", "create", "data"),
+        ("volume", "destroy", "data"),
+    ]

@@ -67,8 +67,7 @@ def volume_rm_command(client: Client, names: tuple[str, ...], force: bool) -> in
     failed = 0
     for name in names:
         try:
-            client._engine.prepare()
-            client._engine.volumes.remove(name, force=force)
+            client.volumes.remove(name, force=force)
         except WherryError as error:
             click.echo(f"wherry: {error}", err=True)
             failed = 1
