@@ -6,16 +6,30 @@ if TYPE_CHECKING:
     from wherry.container import Container
     from wherry.errors import WherryError
     from wherry.mounts import Mount
+    from wherry.readiness import Exec, File, Health, Http, LogLine, Port
 
 __version__ = "0.1.0"
 
-__all__ = ["Client", "Container", "Mount", "WherryError", "__version__"]
+__all__ = [
+    "Client",
+    "Container",
+    "Exec",
+    "File",
+    "Health",
+    "Http",
+    "LogLine",
+    "Mount",
+    "Port",
+    "WherryError",
+    "__version__",
+]
 
 # Imported when first named, so that importing wherry costs next to nothing.
 _HOMES = {
     "Client": "wherry.client",
     "Container": "wherry.container",
     "Mount": "wherry.mounts",
+    **dict.fromkeys(("Exec", "File", "Health", "Http", "LogLine", "Port"), "wherry.readiness"),
     "WherryError": "wherry.errors",
 }
 

@@ -102,13 +102,21 @@ class Client:
         Start a container and return once it runs; the image is pulled if it is missing.
 
         The options are docker-py's (`wherry.options.RunOptions`); `ports` maps the container's ports to the host's. If
-        anything fails nothing is left of it. Raises ImageNotFound and what else a pull can raise, NameInUse, PortInUse,
-        ExecutableNotFound, UserNotFound, StartFailed, InvalidArgument; TypeError for an option that nobody knows.
+        anything fails nothing is left of it. With `wait_for` it returns once it is ready (`Container.wait_for`). Raises
+        ImageNotFound and what else a pull can raise, NameInUse, PortInUse, ExecutableNotFound, UserNotFound,
+        StartFailed, NotReady, TimeoutError, InvalidArgument; TypeError for an option that nobody knows.
         """
         from wherry.container import Container
 
-        record = self._engine.run(image, Options.parse(command, options))
-        return Container(record.id, self._engine)
+        parsed = Options.parse(command, options)
+        container = Container(self._engine.run(image, parsed).id, self._engine)
+        if parsed.wait_for:
+            try:
+                container.wait_for(*parsed.wait_for, timeout=parsed.wait_timeout)
+            except BaseException:
+                container.__exit__(None, None, None)
+                raise
+        return container
 
     def create(
         self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]

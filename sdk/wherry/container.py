@@ -1,6 +1,6 @@
 """A container as its user holds it: an id and an engine. What it tells is read at the moment it is asked."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wherry.execs import Exec
     from wherry.limits import UpdateOptions
     from wherry.local import LocalEngine
+    from wherry.readiness import Strategy
     from wherry.stats import Stats
     from wherry_images import Image
     from wherry_images.diff import Change
@@ -247,6 +248,17 @@ class Container:
             self.wait_healthy(timeout)
             return None
         return waiting.wait(self._engine, self.id, condition, timeout)
+
+    def wait_for(self, *wanted: "Strategy | Callable[[Container], object]", timeout: float = 60.0) -> None:
+        """
+        Return once it is ready: `Port(80)`, `LogLine("ready")`, `Http`, `File`, `Exec`, `Health`, or a callable.
+
+        Several are waited for one after the other. Raises NotReady, with the end of its log, as soon as it has ended;
+        TimeoutError after *timeout* seconds.
+        """
+        from wherry import readiness
+
+        readiness.wait_for(self, readiness.strategies(wanted), timeout)
 
     def wait_healthy(self, timeout: float | None = None) -> None:
         """

@@ -31,6 +31,7 @@ __all__ = [
     "NetworkNotFound",
     "NotFound",
     "NotHealthy",
+    "NotReady",
     "NotRunning",
     "PermissionDenied",
     "PortInUse",
@@ -127,6 +128,17 @@ class NotHealthy(Unavailable):
 
     def __init__(self, container: str, status: str, said: str) -> None:
         super().__init__(f"container {container} is {status}: {said.strip()[-_SHOWN_OUTPUT:] or 'it said nothing'}")
+        self.container, self.status, self.said = container, status, said
+
+
+class NotReady(Unavailable):
+    """A container has ended before it was ready: `container`, `status`, and the end of what it `said`."""
+
+    def __init__(self, container: str, status: str, wanted: object, said: str) -> None:
+        super().__init__(
+            f"container {container} is {status} and was not ready ({wanted}): "
+            f"{said.strip()[-_SHOWN_OUTPUT:] or 'it said nothing'}"
+        )
         self.container, self.status, self.said = container, status, said
 
 

@@ -286,7 +286,7 @@ class LocalEngine:
     ) -> Record:
         ports = published(options, image.config.exposed_ports or ())
         settings = {
-            **attrs.asdict(options),
+            **attrs.asdict(options, filter=lambda field, _: field.name not in ("wait_for", "wait_timeout")),
             **attrs.asdict(program),
             "hostname": hostname,
             "ports": [attrs.asdict(port) for port in ports],
@@ -504,10 +504,10 @@ class LocalEngine:
         if status == "healthy":
             return
         health = self.state(record).health
-        said = health["log"][-1]["output"] if health and health["log"] else self._log_end(record)
+        said = health["log"][-1]["output"] if health and health["log"] else self.log_end(record)
         raise NotHealthy(record.name, status, said)
 
-    def _log_end(self, record: Record) -> str:
+    def log_end(self, record: Record) -> str:
         try:
             with self.log_reader(record) as reader:
                 lines = list(last(reader, _SHOWN_LINES, frozenset((1, 2))))

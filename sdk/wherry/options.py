@@ -97,6 +97,8 @@ class RunOptions(TypedDict, total=False):
     volume_driver: str
     volumes: Mapping[str, Any] | Sequence[str]
     volumes_from: Sequence[str]
+    wait_for: Any
+    wait_timeout: float
     working_dir: str
 
 
@@ -222,6 +224,8 @@ class Options:
     restart: Restart = Restart()
     health: HealthCheck = HealthCheck()
     log: Log = Log()
+    wait_for: tuple[Any, ...] = ()  # readiness.py's strategies, and callables
+    wait_timeout: float = 60.0
     lifetime: str = "detached"  # or "owner": it ends, and is removed, with the process that made it
     tty: bool = False
     stdin_open: bool = False
@@ -325,6 +329,12 @@ def _restart(value: Mapping[str, Any] | str) -> dict[str, Any]:
     if count and name != "on-failure":
         raise InvalidArgument(f"restart_policy={value!r}: only on-failure has a maximum")
     return {"restart": Restart(name=name or "no", maximum=int(count or 0))}
+
+
+def _wait_for(value: Any) -> dict[str, Any]:
+    from wherry.readiness import strategies
+
+    return {"wait_for": tuple(strategies(value))}
 
 
 _LOG_DRIVERS = ("local", "json-file", "none")
@@ -535,6 +545,7 @@ _PARSERS: dict[str, Any] = {
     "group_add": _texts("group_add"),
     "healthcheck": _health,
     "labels": _labels,
+    "wait_for": _wait_for,
     "log_config": _log,
     "mem_limit": _size("mem_limit", "memory"),
     "mem_reservation": _size("mem_reservation", "memory_reservation"),

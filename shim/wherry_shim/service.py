@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from wherry_shim.readiness import Readiness
     from wherry_shim.supervisor import Supervisor
 
 _BACKLOG = 128
@@ -58,9 +59,11 @@ class Service:
         self._waiters_for_next_exit: list[Connection] = []
         self._waiters_for_health: list[Connection] = []
         self._clients: set[Connection] = set()
+        self._readiness: dict[Connection, Readiness] = {}
         self._operations: dict[str, Callable[[Connection, dict[str, Any]], None]] = {
             "ping": self._ping,
             "wait": self._wait,
+            "ready": self._ready,
             "kill": self._kill,
             "follow": self._follow,
             "attach": self._attach,
@@ -128,6 +131,8 @@ class Service:
                 connection.send(b"\n")
         for connection in list(self._attached):
             connection.send_frame(stream, piece)
+        for readiness in self._readiness.values():
+            readiness.on_output(stream, piece)
 
     def on_run_end(self, record: "dict[str, Any]") -> None:
         """A run has ended, all its output is written; another one may follow."""
@@ -144,6 +149,7 @@ class Service:
             connection.finish()
         self._answer(self._waiters, record)
         self._answer(self._waiters_for_health, {"kind": "ended", **record})
+        self._answer(list(self._readiness), {"ended": True})
 
     def on_health(self, status: str) -> None:
         """A check has come to a result."""
@@ -199,6 +205,21 @@ class Service:
             "healthy": self._waiters_for_health,
         }
         self._join(groups[until], connection)
+
+    def _ready(self, connection: Connection, request: "dict[str, Any]") -> None:
+        """Answered when all `conditions` (readiness.py) have come true, or with `ended` at the container's end."""
+        from wherry_shim.readiness import Readiness
+
+        def answer() -> None:
+            connection.answer()
+            connection.finish()
+
+        def leave() -> None:
+            self._readiness.pop(connection).cancel()
+
+        self._readiness[connection] = readiness = Readiness(self._loop, self._supervisor, request["conditions"], answer)
+        connection.on_close.append(leave)
+        readiness.look()
 
     def _follow(self, connection: Connection, request: "dict[str, Any]") -> None:
         """One newline whenever the log has grown since the last one was taken, and `end` when it will not any more."""

@@ -207,12 +207,17 @@ class Supervisor:
             return None
         from wherry_shim.health import HealthMonitor
 
-        return HealthMonitor(self._loop, config, self._run_check, self._on_health)
+        return HealthMonitor(self._loop, config, self.run_check, self._on_health)
 
-    def _run_check(self, command: list[str], probe: "Probe") -> Execution:
+    def run_check(self, command: list[str], probe: "Probe") -> Execution:
         process = {**self._config["process"], "args": command, "terminal": False}
         request = {"process": process, "user": self._order.get("user"), "groups": self._order.get("groups")}
         return self.execute(request, probe)
+
+    @property
+    def pid(self) -> int:
+        """The first process'; 0 between two runs."""
+        return self._pid
 
     @property
     def health(self) -> str | None:

@@ -1,5 +1,10 @@
-"""Kill -9 of the process that starts a container, at one system call after the other."""
+"""
+Kill -9 of clients and shims, at one system call after the other.
 
+`WHERRY_KILL_POINTS` is how many points the five operations get together (CI takes a sample).
+"""
+
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +15,7 @@ import pytest
 from support import leftovers
 from support.world import World
 from wherry import Client
+from wherry.errors import ContainerNotFound
 
 pytestmark = pytest.mark.e2e
 
@@ -122,3 +128,143 @@ def _settle(client: Client, world: World, where: str) -> None:
     for container in client.containers.list(all=True):
         assert container.exec(["echo", "alive"]).stdout == b"alive\n"
         container.remove(force=True)
+
+
+# --- create, start, exec, stop, remove: the client's steps and the shim's ------------------------------------------
+
+_CLIENT = """
+import sys
+from wherry import Client
+from wherry.errors import WherryError
+operation = sys.argv[1]
+client = Client()
+container = None if operation == "create" else client.containers.get("victim")
+client.create("busybox", "true", network="none").remove()  # all is imported, all that is made once is made
+print("ready", flush=True)
+input()
+try:
+    if operation == "create":
+        client.create("busybox", "sleep 1000", name="victim", ports={80: 8080})
+    elif operation == "start":
+        container.start()
+    elif operation == "exec":
+        container.exec("true")
+    elif operation == "stop":
+        container.stop(timeout=0)
+    else:
+        container.remove(force=True)
+except WherryError as error:
+    print(type(error).__name__, flush=True)
+else:
+    print("done", flush=True)
+"""
+_OPERATIONS = ("create", "start", "exec", "stop", "remove")
+_WHOM = [
+    (operation, whom)
+    for operation in _OPERATIONS
+    for whom in ("client", "shim")
+    if (operation, whom) != ("create", "shim")
+]
+_ALL_POINTS = int(os.environ.get("WHERRY_KILL_POINTS", "27"))
+_TRACED = re.compile(r"(\d+) +(.*)")
+
+
+def _prepare(client: Client, operation: str) -> int:
+    """The container that the operation needs; its shim's number, or 0."""
+    if operation == "create":
+        return 0
+    container = client.create("busybox", "sleep 1000", name="victim", ports={80: 8080})
+    if operation == "start":
+        return 0
+    container.start()
+    return client._engine.state(container._record).shim
+
+
+def _operate(operation: str, whom: str, shim: int, log: Path, *options: str) -> None:
+    """Do it in another process, under strace: the client with what it starts, or the shim that is there."""
+    client = subprocess.Popen(
+        [sys.executable, "-c", _CLIENT, operation], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert client.stdin is not None
+    assert client.stdout is not None
+    with client:
+        assert client.stdout.readline() == "ready\n"
+        traced = shim if whom == "shim" and shim else client.pid
+        follow = ["-f"] if whom == "shim" and not shim else []
+        with subprocess.Popen(
+            ["strace", "-q", *follow, "-o", str(log), "-p", str(traced), *options], stdin=subprocess.DEVNULL
+        ) as strace:
+            assert leftovers.settled(lambda: _untraced(traced)) == []
+            try:
+                client.stdin.write("\n")
+                client.stdin.close()
+            except BrokenPipeError:
+                pass
+            client.stdout.read()
+            if traced != client.pid or follow:  # it outlives the operation
+                strace.terminate()
+
+
+def _steps_of(log: Path, client_pid_first: bool) -> list[tuple[str, int]]:
+    """The steps of one process; of several, those of the shim, where nobody else has as many calls of that name."""
+    if not client_pid_first:
+        return _steps(log)
+    lines: dict[str, list[str]] = {}
+    for line in log.read_text(errors="replace").splitlines():
+        if found := _TRACED.match(line):
+            lines.setdefault(found[1], []).append(found[2])
+    shim = next(pid for pid, said in lines.items() if any("wherry-shim" in line for line in said))
+    counts: dict[str, dict[str, int]] = {}
+    steps = []
+    for pid, said in lines.items():
+        own = counts.setdefault(pid, {})
+        for line in said:
+            if call := _CALL.match(line):
+                own[call[1]] = own.get(call[1], 0) + 1
+                if pid == shim and call[1] not in _WITHOUT_EFFECT:
+                    steps.append((call[1], own[call[1]]))
+    others = [own for pid, own in counts.items() if pid != shim]
+    return [(name, count) for name, count in steps if all(own.get(name, 0) < count for own in others)]
+
+
+@pytest.mark.parametrize(("operation", "whom"), _WHOM)
+def test_whoever_is_killed_at_whatever_step_the_next_call_finds_order(
+    world: World, tmp_path: Path, operation: str, whom: str
+) -> None:
+    """
+    The container is there or not; it can be stopped and removed, nothing of it is left then, `system check` has nothing
+    to say, and its name is free.
+    """
+    world.push("busybox")
+    log = tmp_path / "trace"
+    points = max(1, round(_ALL_POINTS / len(_WHOM)))
+    with Client() as client:
+        client.create("busybox", "true", network="none").remove()
+        shim = _prepare(client, operation)
+        _operate(operation, whom, shim, log)
+        _clear(client, world, f"{operation} undisturbed")
+        steps = _steps_of(log, client_pid_first=whom == "shim" and operation == "start")
+        assert steps
+        killed = 0
+        for number in range(points):
+            name, count = steps[number * len(steps) // points]
+            shim = _prepare(client, operation)
+            _operate(operation, whom, shim, log, "-e", f"inject={name}:signal=KILL:when={count}")
+            killed += "+++ killed by SIGKILL" in log.read_text(errors="replace")
+            _clear(client, world, f"{operation}, {whom} killed at {name} number {count}")
+    print(f"{operation}, {whom}: killed at {killed} of {len(steps)} steps")
+    assert killed > points // 2  # calls differ a little from run to run: the last ones may not be reached
+
+
+def _clear(client: Client, world: World, where: str) -> None:
+    """Stop and remove what is there; it must go, and leave nothing."""
+    for container in client.containers.list(all=True):
+        try:
+            container.stop(timeout=0)
+            assert container.status in ("created", "exited"), f"{where}: {container.status}"
+            container.remove(force=True)
+        except ContainerNotFound:  # it went by itself
+            continue
+    left = leftovers.settled(lambda: [*_what_is_left(world), *client.check()], patience_s=20)
+    assert left == [], f"{where}: {left}"
+    client.create("busybox", "true", name="victim", network="none").remove()
