@@ -86,8 +86,12 @@ def directory_of_names(engine: "LocalEngine", record: "Record") -> Path:
     return engine.store.directory(owner)
 
 
-def write_names(engine: "LocalEngine", record: "Record", places: Places) -> None:
-    """The files that are mounted over the image's own; written where they are, as a container may have them mounted."""
+def write_names(engine: "LocalEngine", record: "Record", places: Places, *, live: bool = False) -> None:
+    """
+    The files that are mounted over the image's own; written where they are, as a container may have them mounted.
+
+    Whom it is linked to must be there, unless it is *live* already.
+    """
     settings = record.settings
     if settings["network"].startswith(CONTAINER):
         return
@@ -96,7 +100,7 @@ def write_names(engine: "LocalEngine", record: "Record", places: Places) -> None
     extra = namefiles.parse_extra_hosts(
         list(settings["extra_hosts"]), gateway or ("127.0.0.1" if host_network else None)
     )
-    extra += _linked(engine, places)
+    extra += _linked(engine, places, live)
     if host_network:
         hosts = Path("/etc/hosts").read_text(encoding="utf-8", errors="surrogateescape")
         hosts += "".join(f"{address}\t{name}\n" for name, address in extra)
@@ -124,15 +128,22 @@ def write_names(engine: "LocalEngine", record: "Record", places: Places) -> None
         os.chmod(path, 0o644)  # any user of the container reads them
 
 
-def _linked(engine: "LocalEngine", places: Places) -> list[tuple[str, str]]:
+def _linked(engine: "LocalEngine", places: Places, live: bool) -> list[tuple[str, str]]:
     """Lines for `links` in the default network, where nobody else tells names: as the addresses are now."""
     found = []
     for place, endpoint in places:
         for name, alias in endpoint.links if place.is_default else ():
-            other = engine.record(name)
+            try:
+                other = engine.record(name)
+            except NotFound:
+                if live:
+                    continue
+                raise
             with engine.database.read() as connection:
                 its = {its_place.id: its_end for its_place, its_end in network.endpoints(connection, other.id)}
             if place.id not in its:
+                if live:
+                    continue
                 raise Conflict(f"links: container {other.name} is not in network {place.name!r}")
             found += [(known, its[place.id].ipv4) for known in dict.fromkeys((alias, other.name, other.id[:12]))]
     return found
@@ -224,7 +235,7 @@ def renamed(engine: "LocalEngine", record: "Record") -> None:
 
 
 def _write_hosts(engine: "LocalEngine", record: "Record") -> None:
-    write_names(engine, record, places_of(engine, record))
+    write_names(engine, record, places_of(engine, record), live=True)
 
 
 def _check_mode(record: "Record", doing: str) -> None:

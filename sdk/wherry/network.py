@@ -235,8 +235,9 @@ def create_network(
     root = root_mark(connection)
     taken = [row[0] for row in connection.execute("SELECT subnet FROM networks")]
     second, gateway6 = _second_subnet(connection, subnet6, gateway6, wanted=ipv6 or bool(subnet6))
+    known = {row[0] for row in connection.execute("SELECT bridge FROM networks")}
     with _route_socket() as route:
-        device = _make_device(route, options.get(BRIDGE_OPTION), _bridge_mac(root, name))
+        device = _make_device(route, options.get(BRIDGE_OPTION), _bridge_mac(root, name), known)
         try:
             subnet, gateway, ip_range = _take_subnet(route, device, subnet, gateway, ip_range, taken)
             if second:
@@ -569,8 +570,12 @@ def _find_device(route: RouteSocket, network: Network) -> Link | None:
     return device
 
 
-def _make_device(route: RouteSocket, name: str | None, mac: str) -> Link:
-    """A bridge with that name, else the first free one of wherry0, wherry1, …; one left by a killed call makes room."""
+def _make_device(route: RouteSocket, name: str | None, mac: str, known: Collection[str] = ()) -> Link:
+    """
+    A bridge with that name, else the first free one of wherry0, wherry1, …; one left by a killed call makes room.
+
+    Those of *known* networks are not left over, though two names may come to the same address.
+    """
     number = 0
     while True:
         candidate = name or f"wherry{number}"
@@ -579,7 +584,7 @@ def _make_device(route: RouteSocket, name: str | None, mac: str) -> Link:
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise Unavailable(str(error)) from error
-            if _is_left_over(route, candidate, mac):
+            if candidate not in known and _is_left_over(route, candidate, mac):
                 _delete_device(route, candidate)
             elif name:
                 raise Conflict(f"device {name} is there already: choose another name for the bridge") from error

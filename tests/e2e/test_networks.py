@@ -270,6 +270,9 @@ def test_links_in_the_default_network_are_lines_of_hosts(client: Client) -> None
     with client.run("busybox", ["sleep", "60"], links={"web": "store"}) as container:
         hosts = container.path("/etc/hosts").read_text()
         assert f"{web.ip}\tstore\n" in hosts
+        web.remove(force=True)
+        client.networks.create("late").connect(container)
+        assert "store" not in container.path("/etc/hosts").read_text()
 
 
 def test_the_commands_are_dockers(world: World, client: Client) -> None:

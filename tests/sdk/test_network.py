@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -202,6 +203,19 @@ def test_a_name_is_used_once(database: Database, host: None) -> None:
         with pytest.raises(AlreadyExists, match="a network is called 'net' already"):
             network.create_network(connection, "net")
     assert links() == {"wherry0": "bridge"}
+
+
+def test_two_names_of_one_address_are_two_networks(database: Database, host: None) -> None:
+    """A bridge's address tells its network's name in 16 bits only: who comes second takes nothing from the first."""
+    seen: dict[int, str] = {}
+    number = 0
+    while (other := seen.setdefault(zlib.crc32(f"net{number}".encode()) & 0xFFFF, f"net{number}")) == f"net{number}":
+        number += 1
+    with database.transaction() as connection:
+        first = network.create_network(connection, other)
+        second = network.create_network(connection, f"net{number}")
+    assert first.mac == second.mac
+    assert links() == {first.bridge: "bridge", second.bridge: "bridge"}
 
 
 def _begin_network(database: Database, name: str) -> None:
