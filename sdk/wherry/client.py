@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wherry.images import ImageCollection
     from wherry.local import LocalEngine
     from wherry.networkcollection import NetworkCollection
+    from wherry.restoring import Restored
     from wherry.stats import Stats
     from wherry.volumecollection import VolumeCollection
 
@@ -181,6 +182,16 @@ class Client:
 
         execs.find(self._engine, exec_id)
         return execs.Exec(exec_id, self._engine)
+
+    def restore(self) -> "Restored":
+        """
+        Start, after a reboot, the containers whose restart policy is always, or unless-stopped if nobody stopped them.
+
+        `started` are their names, `failed` those that could not be started, with the errors.
+        """
+        from wherry.restoring import restore
+
+        return restore(self._engine)
 
     def stats(self) -> "list[Stats]":
         """What each running container uses at this moment; see `Container.stats`."""

@@ -17,7 +17,8 @@ class ExitRecord:
     How a container ended. Times are nanoseconds since 1970.
 
     `exit_code` is the program's own, or 128 and the number of the `signal` that ended it; `known` is False when the
-    shim was killed before it could tell (then it is 255). `log_lost` are bytes of output that no disk took.
+    shim was killed before it could tell (then it is 255). `log_lost` are bytes of output that no disk took. `stopped`:
+    somebody asked it to end, so that a restart policy does not bring it back.
     """
 
     exit_code: int
@@ -27,6 +28,7 @@ class ExitRecord:
     finished: int = 0
     restarts: int = 0
     log_lost: int = 0
+    stopped: bool = False
     known: bool = True
 
     @classmethod

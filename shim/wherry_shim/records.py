@@ -8,7 +8,7 @@ The small files by which a shim tells the world about its container, each replac
     `table` of nftables that publishes them.
 `exit.json`, in `run/ID` and beside the container's configuration; of one that removes itself at its end `run/ended/ID`
     `exit_code`, `signal` (or null), `oom_killed`, `started`, `finished`, `restarts`, `log_lost` (bytes
-    that no disk took).
+    that no disk took), `stopped` (somebody asked it to end).
 `run/ID/attach/`, `run/ID/execs/`
     What clients leave for the shim: sockets to call before the start (client.Appointment), and execs by their ids.
 """

@@ -500,6 +500,7 @@ class Supervisor:
             "finished": time_ns(),
             "log_lost": self._log.lost,
             "restarts": self._policy.count,
+            "stopped": self._stopped,
         }
         if self._record["oom_killed"]:
             self.note("oom")

@@ -93,6 +93,7 @@ _GROUPS = {
         "check": ("system", "check", "Look for what is not as the records say"),
         "events": ("events", "events", "Show what happens, as it happens"),
         "df": ("system", "df", "Show how much room images, containers and volumes take"),
+        "restore": ("system", "restore", "Start after a reboot what should run"),
         "prune": ("system", "prune", "Remove what nobody needs"),
     },
     "volume": {

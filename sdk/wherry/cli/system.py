@@ -129,3 +129,15 @@ def prune_command(client: Client, every: bool, with_volumes: bool, force: bool) 
     for line in pruned.removed:
         click.echo(line)
     click.echo(f"Total reclaimed space: {table.size(reclaimed + pruned.size)}")
+
+
+@click.command("restore")
+@click.pass_obj
+def restore_command(client: Client) -> int:
+    """Start the containers whose restart policy is always, or unless-stopped if nobody stopped them: after a reboot."""
+    restored = client.restore()
+    for name in restored.started:
+        click.echo(name)
+    for name, error in restored.failed:
+        click.echo(f"wherry: {name}: {error}", err=True)
+    return 1 if restored.failed else 0
