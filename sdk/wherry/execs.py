@@ -14,7 +14,7 @@ import attrs
 
 from wherry.errors import ExecNotFound, NotRunning
 from wherry.execution import Process, process_document
-from wherry_oci.errors import Conflict
+from wherry_oci.errors import Conflict, Unsupported
 from wherry_shim import client as shims
 from wherry_shim.exectable import EXECS
 
@@ -162,6 +162,6 @@ def running(engine: "LocalEngine", record: "Record") -> list[str]:
     """The ids of a container's execs that run and have an id somebody asked for."""
     try:
         found: list[str] = shims.call(str(engine.store.run_directory(record.id)), "exec-inspect")["running"]
-    except shims.ShimGone:
+    except (shims.ShimGone, Unsupported):  # it has ended, or its shim is older than execs with an id
         return []
     return found

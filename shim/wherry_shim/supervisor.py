@@ -457,6 +457,8 @@ class Supervisor:
             raise RuntimeFailure("conflict", "exec", "the container is paused: unpause it first")
         if self._resting:
             raise RuntimeFailure("conflict", "exec", "the container is restarting: it does not run at this moment")
+        if self.cgroup.is_frozen():  # what joins it would freeze, too, and the shim waits until it is inside
+            raise RuntimeFailure("conflict", "exec", "somebody else has frozen the container's cgroup: thaw it first")
         command = " ".join(request["process"]["args"])
         known = "exec_id" in request  # it was made by itself, and that noted, before
         if known:
