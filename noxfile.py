@@ -1,6 +1,7 @@
 """The menu of what can be done with wherry's sources: `nox -l` shows it, `nox -s NAME` does it."""
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -48,6 +49,9 @@ RIVALS = {
     "crun": "crun",
 }
 
+# What needs neither a network nor an overlay of the host's: the runtime alone.
+VM_TESTS = ["-m", "root or unit", "tests/oci"]
+
 
 @nox.session
 def demo(session: nox.Session) -> None:
@@ -89,6 +93,28 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session
+def vm(session: nox.Session) -> None:
+    """
+    The runtime's tests on pure cgroup v2, in a small virtual machine (`-- ARGS` go to pytest).
+
+    $WHERRY_VM is the command that boots one, `vm-run --accel uml` if not set: it takes --mount DIR, --cwd DIR,
+    --env K=V and -- COMMAND, runs COMMAND in a machine that sees this one's files, and hands its output and exit
+    status back.
+    """
+    boot = shlex.split(os.environ.get("WHERRY_VM", "")) or _vm_run()
+    if not boot:
+        session.skip("no vm-run on PATH or in ../shared/vm: name what boots a virtual machine in $WHERRY_VM")
+    _debian(session, DEMO | JUDGES)
+    _install(session, "tests")
+    # There is no network inside: what the tests run on is made here.
+    prepare = "from support import images; images.get('busybox')"
+    session.run("python", "-c", prepare, env={"PYTHONPATH": str(HERE / "tests")})
+    inside = [f"{session.bin}/python", "-m", "pytest", "-p", "no:cacheprovider", *(session.posargs or VM_TESTS)]
+    where = ["--mount", str(HERE), "--cwd", str(HERE), "--env", f"HOME={Path.home()}"]
+    session.run(*boot, *where, "--env", "PYTHONDONTWRITEBYTECODE=1", "--", *inside, external=True)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, formatting, and who may import whom (ruff, import-linter)."""
     _install(session, "lint")
@@ -116,6 +142,13 @@ def bench(session: nox.Session) -> None:
 
 def _install(session: nox.Session, *groups: str) -> None:
     session.install(*nox.project.dependency_groups(GROUPS, *groups), "-e", ".")
+
+
+def _vm_run() -> list[str]:
+    """The script of that name on PATH or beside the project, with the back end that needs no virtualisation."""
+    beside = HERE.parent / "shared/vm/vm-run"
+    found = shutil.which("vm-run") or (str(beside) if beside.exists() else None)
+    return [found, "--accel", "uml"] if found else []
 
 
 def _pytest(session: nox.Session, *arguments: str) -> None:

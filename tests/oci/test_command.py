@@ -88,27 +88,6 @@ def test_of_two_creates_of_one_id_exactly_one_wins(runtime: Runtime) -> None:
         assert runtime("delete", "--force", id).returncode == 0
 
 
-def test_a_create_killed_at_any_moment_leaves_what_delete_force_removes(runtime: Runtime) -> None:
-    """Killed after 1 to 40 ms; afterwards neither record nor process nor group is there."""
-    config = runtime.configure("sleep", "1000")
-    for milliseconds in range(4, 64, 6):
-        with subprocess.Popen(
-            runtime.words("create", "one"),
-            cwd=runtime.bundle,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as creator:
-            time.sleep(milliseconds / 1000)
-            creator.kill()
-        assert runtime("delete", "--force", "one").returncode == 0
-        assert not (runtime.root / "one").exists()
-        groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"*{config['linux']['cgroupsPath']}")]
-        for group in groups:  # the creator was killed between a group and the record of it
-            _until(lambda group=group: not Path(group, "cgroup.procs").read_text())  # type: ignore[misc]
-            os.rmdir(group)
-
-
 def test_hooks_run_in_their_order_with_the_state_on_their_input(runtime: Runtime) -> None:
     """prestart, createRuntime, createContainer at create; startContainer, poststart at start; poststop at delete."""
     log = runtime.rootfs / "log"

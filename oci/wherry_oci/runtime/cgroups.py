@@ -298,7 +298,28 @@ class Cgroup:
                     "conflict", "limit resources", f"{used} bytes of memory are in use, more than the limit {limit}"
                 )
         self._raise_swap_first(memory)
-        self.apply(resources)
+        self.apply(self._completed(resources))
+
+    def _completed(self, resources: "dict[str, Any]") -> "dict[str, Any]":
+        """
+        *resources* with what they leave as it is, where v2's files need both: quota and period share one, and swap is
+        what goes beyond the limit of memory.
+        """
+        if self.hierarchies.unified is None:
+            return resources
+        directory = self.hierarchies.unified + self.path
+        cpu, memory = dict(resources.get("cpu") or {}), dict(resources.get("memory") or {})
+        try:
+            if "cpu" not in self.hierarchies.v1 and (cpu.get("quota") or cpu.get("period")):
+                quota, period = _read(f"{directory}/cpu.max").split()
+                cpu["quota"] = cpu.get("quota") or (-1 if quota == "max" else int(quota))
+                cpu["period"] = cpu.get("period") or int(period)
+            if "memory" not in self.hierarchies.v1 and (memory.get("swap") or 0) > 0 and memory.get("limit") is None:
+                limit = _read(f"{directory}/memory.max").strip()
+                memory["limit"] = -1 if limit == "max" else int(limit)
+        except FileNotFoundError:  # the group lacks the controller, which `apply` will say
+            return resources
+        return {**resources, "cpu": cpu, "memory": memory}
 
     def _raise_swap_first(self, memory: "dict[str, Any]") -> None:
         """v1 holds memory below memory and swap together at every moment: to raise both the second goes first."""

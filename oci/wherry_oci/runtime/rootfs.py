@@ -11,7 +11,13 @@ import stat
 from errno import EINVAL, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM
 
 from wherry_oci.linux import mount as m
-from wherry_oci.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from wherry_oci.linux.openat2 import (
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    openat2,
+)
 from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
 from wherry_oci.runtime.mountoptions import MountOptions, propagation_flag
 
@@ -396,12 +402,15 @@ class Rootfs:
             os.close(fd)
 
     def write_sysctl(self, key: str, value: str) -> None:
-        """Set a sysctl of the container's namespaces, by a descriptor that is surely procfs (CVE-2025-52881)."""
+        """
+        Set a sysctl of the container's namespaces, by a descriptor of this procfs and no mount on it: a link in the
+        image may have led a volume, or another file of procfs, to the sysctl's place (CVE-2025-52881).
+        """
         if self.proc is None:
             raise RuntimeFailure("invalid", f"set sysctl {key}", "the container mounts no /proc")
         path = "sys/" + key.replace(".", "/")
         try:
-            fd = openat2(self.proc, path, os.O_WRONLY, resolve=_INSIDE | RESOLVE_NO_SYMLINKS)
+            fd = openat2(self.proc, path, os.O_WRONLY, resolve=_INSIDE | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV)
             try:
                 os.write(fd, value.encode())
             finally:
