@@ -18,7 +18,18 @@ from support import registry as registries
 from support import world as worlds
 from support.layout import Layout
 
-_NAMES = ("cli-none", "cli-bridge", "sdk-none", "sdk-bridge", "runtime", "shim", "shim-pss", "import")
+_NAMES = (
+    "cli-none",
+    "cli-bridge",
+    "sdk-none",
+    "sdk-bridge",
+    "throughput",
+    "throughput-loopback",
+    "runtime",
+    "shim",
+    "shim-pss",
+    "import",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
