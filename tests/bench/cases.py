@@ -39,7 +39,10 @@ class Field:
 
 def all_cases(field: Field) -> dict[str, Callable[[], Case]]:
     """The cases by the names that `--case` takes; a case is made when its turn comes."""
+    from bench import life
+
     return {
+        **life.cases(field),
         "cli-none": lambda: _command_line(field, "none", 0.5),
         "cli-bridge": lambda: _command_line(field, "bridge", 0.45),
         "sdk-none": lambda: _warm(field, "none"),
