@@ -267,7 +267,7 @@ class LocalEngine:
             mountplan.fill(self.volumes, points, uncopied, root)
 
     def _hostname(self, options: Options, container_id: str) -> str:
-        if options.network == "host":
+        if options.network == "host" or "uts" in options.isolation.shared:
             return options.hostname or os.uname().nodename
         if options.network.startswith(CONTAINER):
             other: str = self.record(options.network.removeprefix(CONTAINER)).settings["hostname"]
@@ -284,13 +284,14 @@ class LocalEngine:
         hostname: str,
         mounted: Mapping[str, Image],
     ) -> Record:
-        ports = published(options, image.config.exposed_ports or ())
+        exposed = (*(image.config.exposed_ports or ()), *options.expose)
+        ports = published(options, exposed)
         settings = {
             **attrs.asdict(options, filter=lambda field, _: field.name not in ("wait_for", "wait_timeout")),
             **attrs.asdict(program),
             "hostname": hostname,
             "ports": [attrs.asdict(port) for port in ports],
-            "exposed_ports": list(image.config.exposed_ports or ()),
+            "exposed_ports": list(dict.fromkeys(exposed)),
         }
         directory = self.store.directory(container_id)
         with self._transaction() as connection:

@@ -8,11 +8,12 @@ from typing import Any, TypedDict, cast
 
 import attrs
 
-from wherry import networkoptions
+from wherry import isolation, networkoptions
+from wherry.isolation import Isolation, parse_isolation
 from wherry.mounts import MountRequest, parse_mount, parse_volumes
 from wherry.network import EndpointRequest
 from wherry.networkoptions import parse_networking
-from wherry.portbinding import PortBinding, parse_ports, publish_all
+from wherry.portbinding import PortBinding, container_ports, parse_ports, publish_all
 from wherry_oci.errors import InvalidArgument, Unsupported
 from wherry_oci.spec.image import Healthcheck
 
@@ -23,13 +24,11 @@ _LEAST_MEMORY = 6 << 20  # bytes; Docker's least
 
 # docker-py's other names: refused with an error of their own until they are built
 _NOT_YET = frozenset(
-    "blkio_weight blkio_weight_device cgroupns cpu_count cpu_percent cpu_rt_period cpu_rt_runtime "
-    "device_cgroup_rules device_read_bps device_read_iops device_requests device_write_bps device_write_iops "
-    "init_path ipc_mode isolation kernel_memory lxc_conf mem_swappiness oom_kill_disable pid_mode "
-    "runtime storage_opt use_config_proxy userns_mode uts_mode version".split()
+    "cpu_count cpu_percent device_requests init_path isolation kernel_memory lxc_conf runtime storage_opt "
+    "use_config_proxy userns_mode version".split()
 )
 
-
+_ALONE = Isolation()
 _MOUNTING = ("mounts", "volumes", "volume_driver")  # read together
 
 
@@ -37,15 +36,25 @@ class RunOptions(TypedDict, total=False):
     """The keyword arguments of `run` and `create`, with their types; `Options` says what each means."""
 
     auto_remove: bool
+    blkio_weight: int
+    blkio_weight_device: Sequence[Mapping[str, Any]]
     cap_add: Sequence[str]
     cap_drop: Sequence[str]
     cgroup_parent: str
+    cgroupns: str
     cpu_period: int
     cpu_quota: int
+    cpu_rt_period: int
+    cpu_rt_runtime: int
     cpu_shares: int
     cpus: float
     cpuset_cpus: str
     cpuset_mems: str
+    device_cgroup_rules: Sequence[str]
+    device_read_bps: Sequence[Mapping[str, Any]]
+    device_read_iops: Sequence[Mapping[str, Any]]
+    device_write_bps: Sequence[Mapping[str, Any]]
+    device_write_iops: Sequence[Mapping[str, Any]]
     devices: Sequence[str]
     dns: Sequence[str]
     dns_opt: Sequence[str]
@@ -53,11 +62,13 @@ class RunOptions(TypedDict, total=False):
     domainname: str
     entrypoint: str | Sequence[str]
     environment: Mapping[str, str | None] | Sequence[str]
+    expose: Sequence[int | str]
     extra_hosts: Mapping[str, str] | Sequence[str]
     group_add: Sequence[str | int]
     healthcheck: Mapping[str, Any]
     hostname: str
     init: bool
+    ipc_mode: str
     labels: Mapping[str, str] | Sequence[str]
     lifetime: str
     links: Mapping[str, str] | Sequence[Any]
@@ -65,6 +76,7 @@ class RunOptions(TypedDict, total=False):
     mac_address: str
     mem_limit: int | str
     mem_reservation: int | str
+    mem_swappiness: int
     memswap_limit: int | str
     mounts: Sequence[Mapping[str, Any]]
     name: str
@@ -74,7 +86,9 @@ class RunOptions(TypedDict, total=False):
     network_mode: str
     networking_config: Mapping[str, Any]
     networks: Mapping[str, Any] | Sequence[str]
+    oom_kill_disable: bool
     oom_score_adj: int
+    pid_mode: str
     pids_limit: int
     platform: str
     ports: Mapping[int | str, Any] | Sequence[Any]
@@ -94,6 +108,7 @@ class RunOptions(TypedDict, total=False):
     tty: bool
     ulimits: Sequence[Any]
     user: str | int
+    uts_mode: str
     volume_driver: str
     volumes: Mapping[str, Any] | Sequence[str]
     volumes_from: Sequence[str]
@@ -190,6 +205,8 @@ class Options:
     labels: Mapping[str, str] = attrs.field(factory=dict)
     ports: tuple[PortBinding, ...] = ()
     publish_all_ports: bool = False
+    expose: tuple[str, ...] = ()  # NUMBER/PROTOCOL, beside the image's
+    isolation: Isolation = _ALONE
     mounts: tuple[MountRequest, ...] = ()
     volumes_from: tuple[tuple[str, str], ...] = ()  # a container's name or id, and "", "ro" or "rw"
     tmpfs: Mapping[str, str] = attrs.field(factory=dict)  # path: mount options
@@ -251,8 +268,9 @@ class Options:
         parsed: dict[str, Any] = {"command": words(command, "command")}
         parsed["mounts"] = _mounts(values, as_docker)
         parsed["network"], parsed["endpoints"] = parse_networking(values)
+        parsed["isolation"] = parse_isolation(values)
         for name, value in values.items():
-            if name not in (*_MOUNTING, *networkoptions.OPTIONS):
+            if name not in (*_MOUNTING, *networkoptions.OPTIONS, *isolation.OPTIONS):
                 parsed.update(_PARSERS[name](value) if name in _PARSERS else {name: value})
         options = cls(**parsed)
         options._check()
@@ -499,6 +517,10 @@ def _extra_hosts(value: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:
     return {"extra_hosts": tuple(pairs)}
 
 
+def _expose(value: Sequence[int | str]) -> dict[str, Any]:
+    return {"expose": tuple(f"{number}/{protocol}" for one in value for number, protocol in container_ports(one))}
+
+
 def _capabilities(name: str) -> Any:
     def parse(value: Sequence[str]) -> dict[str, Any]:
         from wherry_oci.linux.process import CAPABILITIES
@@ -541,6 +563,7 @@ _PARSERS: dict[str, Any] = {
     "dns_search": _texts("dns_search"),
     "entrypoint": _entrypoint,
     "environment": _environment,
+    "expose": _expose,
     "extra_hosts": _extra_hosts,
     "group_add": _texts("group_add"),
     "healthcheck": _health,

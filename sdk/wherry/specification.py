@@ -135,9 +135,10 @@ def document(
     }
     if propagation := _root_propagation(points):
         spec["linux"]["rootfsPropagation"] = propagation
-    if options.network != "host":
+    own_names = options.network != "host" and "uts" not in options.isolation.shared
+    if own_names:
         spec["hostname"] = hostname
-    if options.domainname:
+    if options.domainname and own_names:
         spec["domainname"] = options.domainname
     return spec
 
@@ -152,7 +153,7 @@ def _linux(options: Options, container_id: str) -> dict[str, Any]:
         if not options.network.startswith(CONTAINER):  # they are the other's, and set
             sysctls = {**defaults.NETWORK_SYSCTLS, **sysctls}
     linux: dict[str, Any] = {
-        "namespaces": [{"type": kind} for kind in kinds],
+        "namespaces": [{"type": kind} for kind in options.isolation.namespaces(kinds)],
         "cgroupsPath": f"{options.cgroup_parent}/{container_id}",
         "resources": _resources(options),
         "devices": _devices(options),
@@ -176,8 +177,7 @@ def _mounts(options: Options, directory: str, points: Sequence[MountPoint]) -> l
     if options.privileged:
         for mount in mounts:
             mount["options"] = [option for option in mount["options"] if option != "ro"]
-    shm = ("nosuid", "noexec", "nodev", "mode=1777", f"size={options.shm_size}")
-    mounts.append(_mount("/dev/shm", "tmpfs", "shm", shm))
+    mounts += _shared_memory(options)
     for name in ("resolv.conf", "hostname", "hosts"):
         mounts.append(_mount(f"/etc/{name}", "bind", f"{directory}/{name}", ("rbind", "rprivate")))
     for target, given in options.tmpfs.items():
@@ -187,6 +187,15 @@ def _mounts(options: Options, directory: str, points: Sequence[MountPoint]) -> l
         mounts.append(_mount(target, "tmpfs", "tmpfs", ("nosuid", "nodev", "noexec", *settings)))
     mounts += [point.entry() for point in points]
     return _parents_first(mounts)
+
+
+def _shared_memory(options: Options) -> list[dict[str, Any]]:
+    if options.isolation.without_shm:
+        return []
+    if "ipc" in options.isolation.shared:
+        return [_mount("/dev/shm", "bind", "/dev/shm", ("rbind", "rprivate"))]
+    settings = ("nosuid", "noexec", "nodev", "mode=1777", f"size={options.shm_size}")
+    return [_mount("/dev/shm", "tmpfs", "shm", settings)]
 
 
 def _mount(destination: str, kind: str, source: str, options: Sequence[str]) -> dict[str, Any]:
@@ -200,7 +209,7 @@ def _parents_first(mounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _resources(options: Options) -> dict[str, Any]:
-    return {"devices": _device_rules(options), **limits(options)}
+    return options.isolation.complete({"devices": _device_rules(options), **limits(options)})
 
 
 def limits(options: Options) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 import pytest
 
+from wherry import isolation
 from wherry.networkoptions import OPTIONS
 from wherry.options import _MOUNTING, _PARSERS, Limit, Options, Restart, RunOptions, health_check, size_in_bytes
 from wherry_oci.errors import InvalidArgument, Unsupported
@@ -132,5 +133,9 @@ def test_what_docker_py_has_and_wherry_not_yet_is_never_passed_over() -> None:
 def test_every_option_has_a_field_or_a_parser() -> None:
     """The typed keyword arguments and what is done with them do not drift apart."""
     fields = {field.name for field in attrs.fields(Options)}
-    assert [name for name in RunOptions.__annotations__ if name not in {*_PARSERS, *_MOUNTING, *OPTIONS, *fields}] == []
+    assert [
+        name
+        for name in RunOptions.__annotations__
+        if name not in {*_PARSERS, *_MOUNTING, *OPTIONS, *isolation.OPTIONS, *fields}
+    ] == []
     assert _parse(**dict.fromkeys(RunOptions.__annotations__)) == Options()
