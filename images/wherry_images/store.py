@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wherry_images.lower import LowerLayer
     from wherry_images.progress import PullEvent, PushEvent
     from wherry_images.pull import Found, Stores
+    from wherry_images.registry import Fetched
     from wherry_images.search import Result
     from wherry_oci.spec.digest import Digest
     from wherry_oci.spec.manifest import Manifest
@@ -627,21 +628,36 @@ class ImageStore:
     def login(self, registry: str, credentials: "Credentials") -> str:
         """Try *credentials* and remember them where docker does; tells where. Raises AuthRequired."""
         from wherry_images.credentials import store_credentials
+
+        self.try_login(registry, credentials)
+        return store_credentials(registry, credentials, path=self._config(registry).docker_config)
+
+    def try_login(self, registry: str, credentials: "Credentials") -> None:
+        """Whether the registry takes *credentials*. Raises AuthRequired."""
         from wherry_images.registry import Registry
 
-        config = self._config(registry, credentials)
-        client = Registry(registry, config, push=True)
+        client = Registry(registry, self._config(registry, credentials), push=True)
         try:
             client.ping()
         finally:
             client.close()
-        return store_credentials(registry, credentials, path=config.docker_config)
 
     def logout(self, registry: str) -> bool:
         """Forget the credentials for *registry*; tells whether there were any."""
         from wherry_images.credentials import erase_credentials
 
         return erase_credentials(registry, path=self._config(registry).docker_config)
+
+    def in_registry(self, name: str, *, credentials: "Credentials | None" = None) -> "Fetched":
+        """The manifest or index that *name* is in its registry. Raises ManifestUnknown, AuthRequired, …"""
+        from wherry_images.registry import Registry
+
+        reference = parse_reference(name)
+        registry = Registry(reference.registry, self._config(reference.registry, credentials))
+        try:
+            return registry.manifest(reference.repository, reference.target)
+        finally:
+            registry.close()
 
     def tags(self, repository: str) -> Lines:
         """The tags that a repository has in its registry."""

@@ -4,6 +4,7 @@ TYPE_CHECKING = False  # importing typing for it would cost 7 ms
 if TYPE_CHECKING:
     from wherry.client import Client
     from wherry.container import Container
+    from wherry.dockerhost import docker_host
     from wherry.errors import WherryError
     from wherry.mounts import Mount
     from wherry.readiness import Exec, File, Health, Http, LogLine, Port
@@ -22,6 +23,7 @@ __all__ = [
     "Port",
     "WherryError",
     "__version__",
+    "docker_host",
 ]
 
 # Imported when first named, so that importing wherry costs next to nothing.
@@ -31,6 +33,7 @@ _HOMES = {
     "Mount": "wherry.mounts",
     **dict.fromkeys(("Exec", "File", "Health", "Http", "LogLine", "Port"), "wherry.readiness"),
     "WherryError": "wherry.errors",
+    "docker_host": "wherry.dockerhost",
 }
 
 

@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     import builtins
 
     from wherry.local import LocalEngine
-    from wherry_images import Image, ImageStore, PullEvent, PushEvent
+    from wherry_images import Credentials, Image, ImageStore, PullEvent, PushEvent
     from wherry_images.check import Problem, Usage
     from wherry_images.collect import Pruned
     from wherry_images.compression import Source
+    from wherry_images.registry import Fetched
     from wherry_images.search import Result
 
 
@@ -59,9 +60,11 @@ class ImageCollection:
         self._note("pull", reference, reference)
         return image
 
-    def pulling(self, reference: str, *, platform: str | None = None) -> "Generator[PullEvent, None, Image]":
+    def pulling(
+        self, reference: str, *, platform: str | None = None, credentials: "Credentials | None" = None
+    ) -> "Generator[PullEvent, None, Image]":
         """As `pull`, as an iterator of its events that returns the image; closing it ends the pull."""
-        image = yield from self._store.pulling(reference, platform=platform)
+        image = yield from self._store.pulling(reference, platform=platform, credentials=credentials)
         self._note("pull", reference, reference)
         return image
 
@@ -70,6 +73,16 @@ class ImageCollection:
         digest = self._store.push(name, progress=progress)
         self._note("push", name, name)
         return digest
+
+    def pushing(self, name: str, *, credentials: "Credentials | None" = None) -> "Generator[PushEvent, None, str]":
+        """As `push`, as an iterator of its events that returns the digest; closing it ends the push."""
+        digest = yield from self._store.pushing(name, credentials=credentials)
+        self._note("push", name, name)
+        return digest
+
+    def in_registry(self, name: str, *, credentials: "Credentials | None" = None) -> "Fetched":
+        """The manifest or index that *name* is in its registry: bytes, media type, digest. Raises ManifestUnknown."""
+        return self._store.in_registry(name, credentials=credentials)
 
     def tag(self, name: str, reference: str) -> "Image":
         """Give an image one more name, which it takes from whatever has it. Raises ImageNotFound."""
@@ -143,6 +156,10 @@ class ImageCollection:
         from wherry_images import Credentials
 
         return self._store.login(registry, Credentials(username=username, password=password))
+
+    def try_login(self, registry: str, credentials: "Credentials") -> None:
+        """Whether the registry takes *credentials*; nothing is remembered. Raises AuthRequired."""
+        self._store.try_login(registry, credentials)
 
     def logout(self, registry: str = "docker.io") -> bool:
         """Forget them; whether there were any."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from select import POLLIN, POLLRDHUP, poll
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import attrs
@@ -238,19 +239,34 @@ def _lines(content: bytes) -> list[bytes]:
     return [*lines, parts[-1]] if parts[-1] else lines
 
 
-def follow(reader: Reader, run_directory: Path) -> Iterator[Piece]:
-    """All pieces, those to come included, until the container's end."""
+def follow(reader: Reader, run_directory: Path, client: int | None = None) -> Iterator[Piece]:
+    """
+    All pieces, those to come included, until the container's end; or until whoever holds the other end of the socket
+    *client* hangs up.
+    """
     yield from reader.pieces()
     try:
         with Conversation(str(run_directory), "follow") as conversation:
             conversation.answer()
             while True:
                 yield from reader.pieces()
+                if not conversation.has_line and _has_hung_up(client, conversation):
+                    return
                 if conversation.line() in (None, b"end"):
                     break
     except ShimGone:
         pass
     yield from reader.pieces()
+
+
+def _has_hung_up(client: int | None, conversation: Conversation) -> bool:
+    """Waits for the shim, and tells whether *client* went before it spoke."""
+    if client is None:
+        return False
+    waiting = poll()
+    waiting.register(client, POLLRDHUP)
+    waiting.register(conversation.fileno(), POLLIN)
+    return client in dict(waiting.poll())
 
 
 def lines(

@@ -1,7 +1,8 @@
 """
 Fixtures that start containers for tests: installed with wherry, found by pytest by itself.
 
-`wherry_client` is one Client for the session; `run_container` starts containers that are removed when the test ends;
+`wherry_client` is one Client for the session; `docker_host` is an Engine API for docker-py and testcontainers;
+`run_container` starts containers that are removed when the test ends;
 each of xdist's workers has its own.
 """
 
@@ -65,6 +66,20 @@ def wherry_client(request: pytest.FixtureRequest) -> "Iterator[Client]":
 
     with Client(root=request.config.getoption("--wherry-root")) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def docker_host(wherry_client: "Client") -> Iterator[str]:
+    """
+    Docker's Engine API on `wherry_client`, with no daemon installed; DOCKER_HOST names it for the session.
+
+    docker-py and testcontainers find it by that. Its address is the fixture's value.
+    """
+    from wherry.dockerhost import docker_host as serving
+
+    with serving(wherry_client) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", address)
+        yield address
 
 
 @pytest.fixture

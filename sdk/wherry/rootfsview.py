@@ -87,6 +87,11 @@ class RootfsView:
         with self.opened(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW)) as descriptor:
             return os.fstat(descriptor)
 
+    def link(self, path: str) -> str:
+        """Where the link *path* leads to, as it says itself."""
+        with self.opened(path, os.O_PATH | os.O_NOFOLLOW) as descriptor:
+            return os.readlink("", dir_fd=descriptor)
+
     def read(self, path: str, limit: int | None = None) -> bytes:
         """A regular file's bytes, at most *limit*. Raises NotFound, and Conflict for what is no file."""
         with self.opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:

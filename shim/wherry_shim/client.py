@@ -101,6 +101,11 @@ class Conversation:
         size = HEADER_SIZE + int.from_bytes(self._received[4:8], "big")
         return len(self._received) >= HEADER_SIZE and len(self._received) >= size
 
+    @property
+    def has_line(self) -> bool:
+        """Whether a whole line has been received already."""
+        return b"\n" in self._received
+
     def _send(self, content: bytes) -> None:
         try:
             self._end.sendall(content)

@@ -20,6 +20,7 @@ _VERBS = {
     "commit": ("files", "Make an image of a container"),
     "cp": ("copying", "Copy files between a container and the host"),
     "create": ("run", "Make a container without starting it"),
+    "daemon": ("daemon", "Serve Docker's Engine API, for the docker command and docker-py"),
     "diff": ("files", "Show the files that a container changed"),
     "events": ("events", "Show what happens, as it happens"),
     "doctor": ("system", "Show what this host has of what containers need, and what would mend a lack"),

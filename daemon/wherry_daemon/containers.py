@@ -1,0 +1,647 @@
+"""Containers: everything below /containers."""
+
+import base64
+import json
+import re
+import stat
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from wherry import execs, logreader
+from wherry.container import timestamp
+from wherry.errors import NotRunning, StartFailed
+from wherry.inspection import container_document, network_settings
+from wherry.logreader import Line
+from wherry.options import Options, nanoseconds
+from wherry.waiting import wait_while
+from wherry_daemon import creation
+from wherry_daemon.context import Context, filters
+from wherry_daemon.http import FRAMES, RAW_STREAM, TAR, Answer, Empty, Hijack, Hijacked, Json, Request, Stream
+from wherry_daemon.refusals import BadParameter, NotModified, message
+from wherry_daemon.routes import Routes
+from wherry_daemon.streams import DetachKeys, carry, documents, frame
+from wherry_oci.errors import Conflict, InvalidArgument
+
+if TYPE_CHECKING:
+    from wherry.containerstore import Record
+
+route = Routes()
+
+_NANO = 1_000_000_000
+_UNIX_TIME = re.compile(r"(?P<seconds>\d+)(?:\.(?P<rest>\d*))?")  # in text, for a float has too few digits
+_NEW_STREAM_TYPE = (1, 42)  # from here on the type of a stream tells whether it is framed
+
+
+@route("POST", "/containers/create")
+def create(context: Context, request: Request) -> Answer:
+    body = request.object()
+    image = str(body.get("Image") or "")
+    if not image:
+        raise BadParameter("no command specified: config cannot be empty in order to create a container")
+    given = creation.options(body)
+    command = given.pop("command", None)
+    given["pull"] = "never"
+    if name := request.text("name"):
+        given["name"] = name.removeprefix("/")
+    if platform := request.text("platform"):
+        given["platform"] = platform
+    options = Options.parse(command, given, as_docker=True)
+    record = context.engine.create(image, options)
+    _keep_request(context, record.id, body)
+    return Json(status=201, document={"Id": record.id, "Warnings": []})
+
+
+_REQUEST = "request.json"
+
+
+def _keep_request(context: Context, container_id: str, body: dict[str, Any]) -> None:
+    """Word for word, for what only clients make something of: how they attach, the size of their console."""
+    path = context.engine.store.directory(container_id) / _REQUEST
+    path.write_text(json.dumps(body), encoding="utf-8", errors="surrogateescape")
+
+
+def _kept_request(context: Context, container_id: str) -> dict[str, Any]:
+    try:
+        found = json.loads((context.engine.store.directory(container_id) / _REQUEST).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+_TOLD_BACK = ("AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce", "Volumes", "ExposedPorts", "Image")
+_HOST_TOLD_BACK = (
+    *("Binds", "ConsoleSize", "LogConfig", "PortBindings", "Links", "Mounts", "NetworkMode", "ExtraHosts"),
+    *("BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps"),
+    *("BlkioDeviceWriteIOps", "CgroupnsMode", "CpuRealtimePeriod", "CpuRealtimeRuntime", "DeviceCgroupRules"),
+    *("IpcMode", "Isolation", "MemorySwappiness", "OomKillDisable", "PidMode", "StorageOpt", "UTSMode", "VolumeDriver"),
+)
+
+
+@route("GET", "/containers/{id}/json")
+def inspect(context: Context, request: Request, name: str) -> Answer:
+    record = context.engine.record(name.removeprefix("/"))
+    document = container_document(context.engine, record, context.engine.state(record), sizes=request.flag("size"))
+    asked = _kept_request(context, record.id)
+    host = asked.get("HostConfig") or {}
+    document["Config"].update({key: asked[key] for key in _TOLD_BACK if asked.get(key)})
+    document["HostConfig"].update({key: host[key] for key in _HOST_TOLD_BACK if host.get(key)})
+    # A variable that was asked for without a value is not set, and shown all the same.
+    document["Config"]["Env"] += [item for item in asked.get("Env") or () if "=" not in item]
+    log = document["HostConfig"].setdefault("LogConfig", {"Type": "json-file", "Config": {}})
+    # docker-py reads the logs of json-file and journald alone; `local` is read by the same calls.
+    log["Type"] = "json-file" if log.get("Type") in ("", None, "local") else log["Type"]
+    return Json(document=document)
+
+
+@route("GET", "/containers/json")
+def listing(context: Context, request: Request) -> Answer:
+    from wherry.selection import select
+
+    wanted = filters(request.mapping("filters"))
+    bounds = {name: request.text(name) for name in ("before", "since") if request.text(name)}
+    limit = request.number("limit", 0)
+    found = select(
+        context.engine, all=request.flag("all"), limit=limit if limit > 0 else None, filters={**wanted, **bounds}
+    )
+    sizes = request.flag("size")
+    return Json(document=[summary(context, record, state, sizes) for record, state in found])
+
+
+def summary(context: Context, record: Any, state: Any, sizes: bool) -> dict[str, Any]:
+    from wherry.mounts import MountPoint
+
+    settings = record.settings
+    networks = network_settings(context.engine, record, state)
+    arguments = [*settings["entrypoint"], *settings["command"]]
+    document = {
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": record.image,
+        "ImageID": record.image_id,
+        "Command": " ".join(arguments),
+        "Created": record.created // _NANO,
+        "Ports": _port_summary(networks["Ports"]),
+        "Labels": dict(record.labels),
+        "State": state.status,
+        "Status": status_text(state),
+        "HostConfig": {"NetworkMode": settings["network"]},
+        "NetworkSettings": {"Networks": networks["Networks"]},
+        "Mounts": [MountPoint.from_json(point).document() for point in settings["mount_points"]],
+    }
+    if sizes:
+        written = context.engine.size(record.id)
+        document |= {"SizeRw": written, "SizeRootFs": written + context.engine.images.get(record.image_id).size}
+    return document
+
+
+def _port_summary(ports: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for port, bindings in ports.items():
+        number, _, protocol = port.partition("/")
+        private = {"PrivatePort": int(number), "Type": protocol}
+        found += [{"IP": one["HostIp"], **private, "PublicPort": int(one["HostPort"])} for one in bindings or ()] or [
+            private
+        ]
+    return found
+
+
+def status_text(state: Any) -> str:
+    """`Up 3 minutes (healthy)`, `Exited (0) 2 seconds ago`, in the words of `docker ps`."""
+    now = time.time_ns()
+    if state.status == "created":
+        return "Created"
+    if state.alive:
+        age = human_age((now - state.started) / _NANO)
+        if state.status == "restarting":
+            code = state.exit.exit_code if state.exit is not None else 0
+            return f"Restarting ({code}) {age} ago"
+        health = f" ({_HEALTH.get(state.health['status'], state.health['status'])})" if state.health else ""
+        return f"Up {age}{' (Paused)' if state.status == 'paused' else health}"
+    code = state.exit.exit_code if state.exit is not None else 0
+    ended = state.exit.finished if state.exit is not None and state.exit.finished else state.started
+    return f"Exited ({code}) {human_age((now - ended) / _NANO)} ago"
+
+
+_HEALTH = {"starting": "health: starting"}
+
+
+def human_age(seconds: float) -> str:
+    """A span of time as docker rounds it."""
+    if seconds < 1:
+        return "Less than a second"
+    for limit, size, unit in (
+        (60, 1, "second"),
+        (3600, 60, "minute"),
+        (48 * 3600, 3600, "hour"),
+        (14 * 86400, 86400, "day"),
+        (60 * 86400, 7 * 86400, "week"),
+        (730 * 86400, 30 * 86400, "month"),
+    ):
+        if seconds < limit:
+            count = int(seconds // size)
+            if count == 1 and unit in ("minute", "hour"):
+                return f"About {'a' if unit == 'minute' else 'an'} {unit}"
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return f"{int(seconds // (365 * 86400))} years"
+
+
+# life
+
+
+@route("POST", "/containers/{id}/start")
+def start(context: Context, request: Request, name: str) -> Answer:
+    record = context.engine.record(name.removeprefix("/"))
+    if context.engine.state(record).alive:
+        raise NotModified
+    try:
+        context.engine.start(record.id)
+    except StartFailed:
+        if record.auto_remove:
+            context.engine.remove(record.id, force=True)
+        raise
+    return Empty()
+
+
+@route("POST", "/containers/{id}/stop")
+def stop(context: Context, request: Request, name: str) -> Answer:
+    record = context.engine.record(name.removeprefix("/"))
+    if not context.engine.state(record).alive:
+        raise NotModified
+    context.engine.stop(record.id, _patience(request), request.text("signal") or None)
+    return Empty()
+
+
+def _patience(request: Request) -> float | None:
+    return request.number("t", 0) if request.text("t") else None
+
+
+@route("POST", "/containers/{id}/restart")
+def restart(context: Context, request: Request, name: str) -> Answer:
+    record = context.engine.record(name.removeprefix("/"))
+    context.engine.stop(record.id, _patience(request), request.text("signal") or None)
+    context.engine.start(record.id)
+    return Empty()
+
+
+@route("POST", "/containers/{id}/kill")
+def kill(context: Context, request: Request, name: str) -> Answer:
+    record = context.engine.record(name.removeprefix("/"))
+    signal = request.text("signal") or "SIGKILL"
+    try:
+        context.engine.kill(record.id, signal)
+    except NotRunning:
+        raise Conflict(f"cannot kill container: {name}: container {record.id} is not running") from None
+    return Empty()
+
+
+@route("POST", "/containers/{id}/pause")
+def pause(context: Context, request: Request, name: str) -> Answer:
+    context.container(name).pause()
+    return Empty()
+
+
+@route("POST", "/containers/{id}/unpause")
+def unpause(context: Context, request: Request, name: str) -> Answer:
+    context.container(name).unpause()
+    return Empty()
+
+
+@route("POST", "/containers/{id}/rename")
+def rename(context: Context, request: Request, name: str) -> Answer:
+    context.container(name).rename(request.text("name").removeprefix("/"))
+    return Empty()
+
+
+@route("POST", "/containers/{id}/resize")
+def resize(context: Context, request: Request, name: str) -> Answer:
+    record = context.engine.record(name.removeprefix("/"))
+    context.engine.tell_shim(record.id, "resize", rows=request.number("h", 0), columns=request.number("w", 0))
+    return Empty(status=200)
+
+
+@route("POST", "/containers/{id}/wait")
+def wait(context: Context, request: Request, name: str) -> Answer:
+    container = context.container(name)
+    condition = request.text("condition") or "not-running"
+    if condition not in ("not-running", "next-exit", "removed"):
+        raise BadParameter(f"invalid condition: {condition!r}")
+
+    def ended() -> Iterator[bytes]:
+        state = context.engine.state(context.engine.record(container.id))
+        if condition == "not-running" and state.status == "created":
+            yield from documents([{"StatusCode": 0}])
+            return
+        connection = request.connection
+        record = wait_while(context.engine, container.id, condition, lambda: 0.0 if connection.client_left() else None)
+        if record is not None:
+            yield from documents([{"StatusCode": record.exit_code}])
+
+    return Stream(pieces=ended(), at_once=True)
+
+
+@route("DELETE", "/containers/{id}")
+def remove(context: Context, request: Request, name: str) -> Answer:
+    if request.flag("link"):
+        raise BadParameter("links of names are not removed one by one: disconnect the container, or remove it")
+    record = context.engine.record(name.removeprefix("/"))
+    if not request.flag("force") and context.engine.state(record).alive:
+        raise Conflict(
+            f'cannot remove container "/{record.name}": container is running: '
+            "stop the container before removing or force remove"
+        )
+    context.container(record.id).remove(force=request.flag("force"), v=request.flag("v"))
+    return Empty()
+
+
+@route("POST", "/containers/prune")
+def prune(context: Context, request: Request) -> Answer:
+    wanted = filters(request.mapping("filters"))
+    unknown = set(wanted) - {"label", "label!", "until"}
+    if unknown:
+        raise BadParameter(f"invalid filter {min(unknown)!r}")
+    until = moment(wanted.pop("until", None))
+    removed, freed = [], 0
+    for container in context.client.containers.list(all=True, filters=wanted):
+        record = context.engine.record(container.id)
+        if context.engine.state(record).alive or (until is not None and record.created > until):
+            continue
+        size = context.engine.size(record.id)
+        try:
+            container.remove()
+        except (Conflict, InvalidArgument):
+            continue
+        removed.append(record.id)
+        freed += size
+    return Json(document={"ContainersDeleted": removed, "SpaceReclaimed": freed})
+
+
+def moment(given: Any) -> int | None:
+    """Nanoseconds since 1970 of a time stamp, or of a span before now; None for none. Raises InvalidArgument."""
+    text = str(given[0] if isinstance(given, list) and given else given or "")
+    if not text:
+        return None
+    if found := _UNIX_TIME.fullmatch(text):
+        return int(found["seconds"]) * _NANO + int((found["rest"] or "").ljust(9, "0")[:9])
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * _NANO)
+    except ValueError:
+        return time.time_ns() - nanoseconds(text, "until")
+
+
+@route("POST", "/containers/{id}/update")
+def update(context: Context, request: Request, name: str) -> Answer:
+    given = creation.options({"HostConfig": request.object()})
+    context.container(name).update(**given)
+    return Json(document={"Warnings": []})
+
+
+# looking
+
+
+@route("GET", "/containers/{id}/top")
+def top(context: Context, request: Request, name: str) -> Answer:
+    record = context.engine.record(name.removeprefix("/"))
+    if not context.engine.state(record).pid:
+        raise Conflict(f"container {record.id} is not running")
+    if request.text("ps_args") not in ("", "-ef"):
+        return Json(document=_ps(context, record.id, request.text("ps_args")))
+    return Json(document=context.container(name).top())
+
+
+def _ps(context: Context, container_id: str, arguments: str) -> dict[str, Any]:
+    """What the host's ps tells of a container's processes, in the columns that were asked for."""
+    import subprocess
+
+    done = subprocess.run(["ps", *arguments.split()], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BadParameter(f"ps {arguments}: {done.stderr.strip()}")
+    head, *rows = done.stdout.splitlines()
+    titles = head.split()
+    if "PID" not in titles:
+        raise BadParameter(f"Couldn't find PID field in ps output: {arguments}")
+    column = titles.index("PID")
+    here = set(map(str, context.engine.processes(container_id)))
+    split = [row.split(None, len(titles) - 1) for row in rows]
+    return {"Titles": titles, "Processes": [row for row in split if len(row) > column and row[column] in here]}
+
+
+_CHANGES = {"modified": 0, "added": 1, "deleted": 2}
+
+
+@route("GET", "/containers/{id}/changes")
+def changes(context: Context, request: Request, name: str) -> Answer:
+    found = context.container(name).diff()
+    return Json(document=[{"Path": one.path, "Kind": _CHANGES[one.kind]} for one in found] or None)
+
+
+@route("GET", "/containers/{id}/stats")
+def stats(context: Context, request: Request, name: str) -> Answer:
+    container = context.container(name)
+    if not request.flag("stream", True):
+        if not request.flag("one-shot"):
+            return Json(document=_second_sample(container))
+        return Json(document=container.stats(stream=False))
+    samples = container.stats(stream=True)
+    return Stream(pieces=documents(samples))
+
+
+def _second_sample(container: Any) -> Any:
+    """As Docker does it: two samples, so that the first can stand for what was before."""
+    return next(iter(container.stats(stream=True, interval=0.2)))
+
+
+@route("GET", "/containers/{id}/logs")
+def logs(context: Context, request: Request, name: str) -> Answer:
+    record = context.engine.record(name.removeprefix("/"))
+    stdout, stderr = request.flag("stdout"), request.flag("stderr")
+    if not stdout and not stderr:
+        raise BadParameter("Bad parameters: you must choose at least one stream")
+    tail = request.text("tail", "all")
+    lines = _log_lines(
+        context,
+        record,
+        streams=_chosen_streams(stdout, stderr),
+        tail=int(tail) if tail.isdigit() else None,
+        since=moment(request.text("since")) or 0,
+        until=moment(request.text("until")),
+        client=request.connection.fileno() if request.flag("follow") else None,
+    )
+    stamped = (_stamped(line) for line in lines) if request.flag("timestamps") else lines
+    terminal = bool(record.settings["tty"])
+    pieces = (line.content if terminal else frame(line.stream, line.content) for line in stamped)
+    return Stream(pieces=pieces, type=RAW_STREAM if terminal or not _new_types(request) else FRAMES, at_once=True)
+
+
+def _chosen_streams(stdout: bool, stderr: bool) -> frozenset[int]:
+    return frozenset(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
+
+
+def _log_lines(
+    context: Context,
+    record: "Record",
+    *,
+    streams: frozenset[int],
+    tail: int | None = None,
+    since: int = 0,
+    until: int | None = None,
+    client: int | None = None,
+) -> Iterator[Line]:
+    """The log's lines, and with *client* those to come, until it hangs up."""
+    run = context.engine.store.run_directory(record.id)
+    with context.engine.log_reader(record) as reader:
+        if tail is not None and not since and until is None:
+            yield from logreader.last(reader, tail, streams)
+            if client is None:
+                return
+            pieces = logreader.follow(reader, run, client)
+            yield from logreader.lines(pieces, streams=streams)
+            return
+        pieces = reader.pieces() if client is None else logreader.follow(reader, run, client)
+        found = logreader.lines(pieces, streams=streams, since=since, until=until)
+        yield from found if tail is None else deque(found, maxlen=tail)
+
+
+def _stamped(line: Line) -> Line:
+    return attrs.evolve(line, content=f"{timestamp(line.time)} ".encode() + line.content)
+
+
+def _new_types(request: Request) -> bool:
+    return request.version is None or request.version >= _NEW_STREAM_TYPE
+
+
+# attaching
+
+
+@route("POST", "/containers/{id}/attach")
+def attach(context: Context, request: Request, name: str) -> Answer:
+    record = context.engine.record(name.removeprefix("/"))
+    state = context.engine.state(record)
+    if state.status == "paused":
+        raise Conflict(f"container {name} is paused, unpause the container before attach")
+    keys = DetachKeys(request.text("detachKeys"))
+    stdin = request.flag("stdin") and bool(record.settings["stdin_open"])
+    wanted = [stream for stream in ("stdout", "stderr") if request.flag(stream)]
+    streaming = request.flag("stream")
+    terminal = bool(record.settings["tty"])
+    once = bool(_kept_request(context, record.id).get("StdinOnce"))
+    container = context.container(record.id)
+    attachment = container.attach(logs=request.flag("logs")) if streaming else None
+
+    def serve(client: Hijacked) -> None:
+        if attachment is None:
+            if request.flag("logs"):
+                streams = _chosen_streams("stdout" in wanted, "stderr" in wanted)
+                for line in _log_lines(context, record, streams=streams):
+                    client.write(line.content if terminal else frame(line.stream, line.content))
+            client.end()
+            return
+        with attachment:
+            carry(
+                client,
+                attachment,
+                terminal=terminal,
+                stdin=stdin,
+                wanted=wanted,
+                end_input=once or not terminal,
+                keys=keys if terminal else None,
+            )
+
+    return Hijack(serve=serve, type=RAW_STREAM if terminal or not _new_types(request) else FRAMES)
+
+
+# files
+
+
+@route("GET", "/containers/{id}/export")
+def export(context: Context, request: Request, name: str) -> Answer:
+    return Stream(pieces=context.container(name).export(), type=TAR)
+
+
+@route("HEAD", "/containers/{id}/archive")
+def archive_stat(context: Context, request: Request, name: str) -> Answer:
+    return Empty(status=200, headers=(_path_stat(context, name, request.text("path")),))
+
+
+@route("GET", "/containers/{id}/archive")
+def get_archive(context: Context, request: Request, name: str) -> Answer:
+    path = request.text("path")
+    header = _path_stat(context, name, path)
+    return Stream(pieces=context.container(name).get_archive(path), type=TAR, headers=(header,))
+
+
+def _path_stat(context: Context, name: str, path: str) -> tuple[str, str]:
+    if not path:
+        raise BadParameter("missing required parameter: path")
+    with context.engine.rootfs(name.removeprefix("/")) as root:
+        status = root.stat(path, follow=False)
+        link = root.link(path) if stat.S_ISLNK(status.st_mode) else ""
+    found = {
+        "name": path.rstrip("/").rpartition("/")[2] or "/",
+        "size": status.st_size,
+        "mode": _go_mode(status.st_mode),
+        "mtime": timestamp(status.st_mtime_ns),
+        "linkTarget": link,
+    }
+    return "X-Docker-Container-Path-Stat", base64.b64encode(json.dumps(found).encode()).decode()
+
+
+# Go's os.FileMode has its own bits for what is no permission.
+_GO_KINDS = {
+    stat.S_IFDIR: 1 << 31,
+    stat.S_IFLNK: 1 << 27,
+    stat.S_IFBLK: 1 << 26,
+    stat.S_IFCHR: 1 << 26 | 1 << 21,
+    stat.S_IFIFO: 1 << 25,
+    stat.S_IFSOCK: 1 << 24,
+}
+_GO_BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
+
+
+def _go_mode(mode: int) -> int:
+    bits = sum(bit for ours, bit in _GO_BITS.items() if mode & ours)
+    return mode & 0o777 | _GO_KINDS.get(stat.S_IFMT(mode), 0) | bits
+
+
+@route("PUT", "/containers/{id}/archive")
+def put_archive(context: Context, request: Request, name: str) -> Answer:
+    path = request.text("path")
+    if not path:
+        raise BadParameter("missing required parameter: path")
+    context.container(name).put_archive(path, request.pieces())
+    return Empty(status=200)
+
+
+# execs
+
+
+@route("POST", "/containers/{id}/exec")
+def exec_create(context: Context, request: Request, name: str) -> Answer:
+    body = request.object()
+    command = body.get("Cmd") or []
+    if not command:
+        raise BadParameter("No exec command specified")
+    record = context.engine.record(name.removeprefix("/"))
+    state = context.engine.state(record)
+    if state.status == "paused":
+        raise Conflict(f"container {record.id} is paused, unpause the container before exec")
+    if state.status != "running":
+        raise Conflict(f"container {record.id} is not running")
+    made = execs.create(
+        context.engine,
+        record.id,
+        command,
+        user=body.get("User") or None,
+        environment=body.get("Env") or None,
+        working_dir=body.get("WorkingDir") or None,
+        tty=bool(body.get("Tty")),
+        stdin=bool(body.get("AttachStdin")),
+        stdout=bool(body.get("AttachStdout")),
+        stderr=bool(body.get("AttachStderr")),
+        privileged=bool(body.get("Privileged")),
+        detach_keys=str(body.get("DetachKeys") or body.get("detachKeys") or ""),
+    )
+    return Json(status=201, document={"Id": made})
+
+
+@route("POST", "/exec/{id}/start")
+def exec_start(context: Context, request: Request, exec_id: str) -> Answer:
+    body = request.object()
+    made = context.client.get_exec(exec_id)
+    described = made.attrs
+    terminal = bool(described["ProcessConfig"]["tty"])
+    try:
+        process = made.start()
+    except StartFailed as error:
+        if body.get("Detach"):
+            raise
+        return _failed_exec(context, exec_id, error, terminal)
+    if body.get("Detach"):
+        process.close()
+        return Empty(status=200)
+    wanted = [stream for stream, key in (("stdout", "OpenStdout"), ("stderr", "OpenStderr")) if described[key]]
+    keys = DetachKeys(described["DetachKeys"]) if terminal else None
+    size = body.get("ConsoleSize")
+    if terminal and size:
+        process.resize(int(size[0]), int(size[1]))
+
+    def serve(client: Hijacked) -> None:
+        try:
+            carry(client, process, terminal=terminal, stdin=bool(described["OpenStdin"]), wanted=wanted, keys=keys)
+        finally:
+            process.close()
+
+    return Hijack(serve=serve, type=RAW_STREAM if terminal or not _new_types(request) else FRAMES)
+
+
+_NOT_STARTED = 126
+
+
+def _failed_exec(context: Context, exec_id: str, error: StartFailed, terminal: bool) -> Answer:
+    """As Docker does it: the reason is what the process says, and its exit code is a shell's."""
+    context.failed_execs[exec_id] = getattr(error, "exit_code", _NOT_STARTED)
+    said = f"OCI runtime exec failed: exec failed: {message(error).partition('process: ')[2]}\r\n".encode()
+
+    def serve(client: Hijacked) -> None:
+        client.write(said if terminal else frame(1, said))
+        client.end()
+
+    return Hijack(serve=serve)
+
+
+@route("GET", "/exec/{id}/json")
+def exec_inspect(context: Context, request: Request, exec_id: str) -> Answer:
+    document = context.client.get_exec(exec_id).attrs
+    if exec_id in context.failed_execs:
+        document |= {"Running": False, "ExitCode": context.failed_execs[exec_id]}
+    return Json(document=document)
+
+
+@route("POST", "/exec/{id}/resize")
+def exec_resize(context: Context, request: Request, exec_id: str) -> Answer:
+    context.client.get_exec(exec_id).resize(request.number("h", 0), request.number("w", 0))
+    return Empty(status=200)

@@ -1,0 +1,27 @@
+"""The door inside a program that needs it: open for as long as a block lasts, with no daemon installed."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from wherry.client import Client
+from wherry_daemon.api import HEADERS, Api
+from wherry_daemon.context import Context
+from wherry_daemon.server import Server, listen_unix
+
+
+@contextmanager
+def docker_host(client: Client | None = None) -> Iterator[str]:
+    """
+    The Engine API on *client*'s containers (those of `Client()`), as an address for DOCKER_HOST.
+
+    It is served by threads of this process, which are gone when the block is left; containers go on.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="wherry-") as directory,
+        Server(Api(Context(client or Client())), HEADERS) as server,
+    ):
+        path = os.path.join(directory, "docker.sock")
+        server.serve(listen_unix(path))
+        yield f"unix://{path}"

@@ -1,0 +1,141 @@
+"""A process' streams over a hijacked connection, and documents one after the other."""
+
+import json
+import select
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from wherry_daemon.http import Hijacked
+
+if TYPE_CHECKING:
+    from wherry.execution import Process
+
+_STREAMS = {"stdout": 1, "stderr": 2}
+
+
+def frame(stream: int, content: bytes) -> bytes:
+    """Docker's multiplexed frame: the stream, three zeros, the length, the bytes (Engine API, "Stream format")."""
+    return bytes((stream, 0, 0, 0)) + len(content).to_bytes(4, "big") + content
+
+
+class DetachKeys:
+    """Finds the keys by which a user leaves; those typed so far are held back until it is clear what follows."""
+
+    def __init__(self, text: str) -> None:
+        self._keys = _keys(text or "ctrl-p,ctrl-q")
+        self._held = b""
+
+    def pass_on(self, typed: bytes) -> tuple[bytes, bool]:
+        """What of it goes to the process, and whether the user leaves."""
+        out = bytearray()
+        for number in typed:
+            key = bytes((number,))
+            if self._keys.startswith(self._held + key):
+                self._held += key
+                if self._held == self._keys:
+                    return bytes(out), True
+                continue
+            out += self._held
+            self._held = b""
+            if self._keys.startswith(key):
+                self._held = key
+            else:
+                out += key
+        return bytes(out), False
+
+
+def _keys(text: str) -> bytes:
+    from wherry_daemon.refusals import BadParameter
+
+    found = bytearray()
+    for name in text.split(","):
+        if len(name) == 1:
+            found += name.encode()
+        elif name.startswith("ctrl-") and len(name) == 6 and 64 <= ord(name[5].upper()) <= 95:
+            found.append(ord(name[5].upper()) - 64)
+        else:
+            raise BadParameter(f"Invalid detach keys ({text}) provided")
+    return bytes(found)
+
+
+def carry(
+    client: Hijacked,
+    process: "Process",
+    *,
+    terminal: bool,
+    stdin: bool,
+    wanted: Iterable[str],
+    end_input: bool = True,
+    keys: DetachKeys | None = None,
+) -> None:
+    """
+    Both directions between *client* and *process* until the process has ended or the client has gone.
+
+    *wanted* are the streams that are sent; with *end_input* the end of what the client sends ends the process' stdin.
+    """
+    chosen = frozenset(wanted)
+    watched = select.poll()
+    input_open = stdin
+    watched.register(client.fileno(), select.POLLIN if input_open else 0)
+    while True:
+        source = process.fileno()  # another one before the start than after it
+        watched.register(source, select.POLLIN)
+        pending = process_pending(process)
+        events = dict(watched.poll(0 if pending or (client.pending and input_open) else None))
+        if (pending or source in events) and not _pass_output(client, process, terminal, chosen):
+            client.end()
+            return
+        if events.get(client.fileno(), 0) & (select.POLLHUP | select.POLLERR):
+            return
+        if input_open and (client.pending or events.get(client.fileno(), 0) & select.POLLIN):
+            more = _pass_input(client, process, keys, end_input)
+            if more is None:
+                return
+            input_open = more
+            if not more:
+                watched.modify(client.fileno(), 0)
+        if process.fileno() != source:
+            watched.unregister(source)
+
+
+def process_pending(process: "Process") -> bool:
+    """Whether output is there that poll(2) does not know of."""
+    from wherry.attachment import Attachment
+
+    if isinstance(process, Attachment) and process._conversation is None:
+        return False
+    return process.conversation.pending
+
+
+def _pass_output(client: Hijacked, process: "Process", terminal: bool, wanted: frozenset[str]) -> bool:
+    """False once it has ended."""
+    piece = process.read()
+    if piece is None:
+        return False
+    stream, content = piece
+    if stream in wanted:
+        client.write(content if terminal else frame(_STREAMS[stream], content))
+    return True
+
+
+def _pass_input(client: Hijacked, process: "Process", keys: DetachKeys | None, end_input: bool) -> bool | None:
+    """Whether more may come; None when the user leaves."""
+    typed = client.read()
+    if not typed:
+        if end_input:
+            process.close_stdin()
+        return False
+    leaves = False
+    if keys is not None:
+        typed, leaves = keys.pass_on(typed)
+    try:
+        process.write(typed)
+    except BrokenPipeError:  # it has ended; what it still wrote is on its way
+        return False
+    return None if leaves else True
+
+
+def documents(found: Iterable[Any]) -> Iterator[bytes]:
+    """JSON documents, a line each."""
+    for document in found:
+        yield json.dumps(document, separators=(",", ":")).encode() + b"\n"
