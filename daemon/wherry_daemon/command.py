@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import ssl
-import threading
 from collections.abc import Sequence
 
 from wherry.client import Client
@@ -46,9 +45,10 @@ def main(argv: Sequence[str] | None = None, client: Client | None = None) -> int
     """Serve *client*'s containers, or those of --root, until SIGTERM or SIGINT; returns the exit code."""
     arguments = _arguments(argv)
     logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stop = threading.Event()
+    # Not an Event: a handler that runs while its own thread is inside wait() would wait for that thread's lock.
+    stop = os.eventfd(0, os.EFD_CLOEXEC)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: os.eventfd_write(stop, 1))
     if client is None or arguments.root or arguments.run:
         client = Client(root=arguments.root, run=arguments.run)
     server = Server(Api(Context(client)), HEADERS)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None, client: Client | None = None) -> int
         server.close()
         return 1
     _notify("READY=1")
-    stop.wait()
+    os.read(stop, 8)
     log.info("closing: containers go on")
     _notify("STOPPING=1")
     server.close(_DRAIN_S)

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
+from signal import SIGKILL
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,6 +17,7 @@ from wherry import execs, logreader
 from wherry.container import timestamp
 from wherry.errors import NotRunning, StartFailed
 from wherry.inspection import container_document, network_settings
+from wherry.local import signal_number
 from wherry.logreader import Line
 from wherry.options import Options, nanoseconds
 from wherry.waiting import wait_while
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 route = Routes()
 
 _NANO = 1_000_000_000
+_KILL_PATIENCE_S = 10.0
 _UNIX_TIME = re.compile(r"(?P<seconds>\d+)(?:\.(?P<rest>\d*))?")  # in text, for a float has too few digits
 _NEW_STREAM_TYPE = (1, 42)  # from here on the type of a stream tells whether it is framed
 
@@ -236,6 +239,8 @@ def kill(context: Context, request: Request, name: str) -> Answer:
         context.engine.kill(record.id, signal)
     except NotRunning:
         raise Conflict(f"cannot kill container: {name}: container {record.id} is not running") from None
+    if signal_number(signal) == SIGKILL:  # Docker answers when it has ended
+        context.engine.wait(record.id, _KILL_PATIENCE_S)
     return Empty()
 
 
@@ -594,12 +599,13 @@ def exec_start(context: Context, request: Request, exec_id: str) -> Answer:
     made = context.client.get_exec(exec_id)
     described = made.attrs
     terminal = bool(described["ProcessConfig"]["tty"])
+    raw = bool(body.get("Tty"))  # the start's, not the process' own: that is how Docker chooses, and clients read
     try:
         process = made.start()
     except StartFailed as error:
         if body.get("Detach"):
             raise
-        return _failed_exec(context, exec_id, error, terminal)
+        return _failed_exec(context, exec_id, error, raw)
     if body.get("Detach"):
         process.close()
         return Empty(status=200)
@@ -611,23 +617,23 @@ def exec_start(context: Context, request: Request, exec_id: str) -> Answer:
 
     def serve(client: Hijacked) -> None:
         try:
-            carry(client, process, terminal=terminal, stdin=bool(described["OpenStdin"]), wanted=wanted, keys=keys)
+            carry(client, process, terminal=raw, stdin=bool(described["OpenStdin"]), wanted=wanted, keys=keys)
         finally:
             process.close()
 
-    return Hijack(serve=serve, type=RAW_STREAM if terminal or not _new_types(request) else FRAMES)
+    return Hijack(serve=serve, type=RAW_STREAM if raw or not _new_types(request) else FRAMES)
 
 
 _NOT_STARTED = 126
 
 
-def _failed_exec(context: Context, exec_id: str, error: StartFailed, terminal: bool) -> Answer:
+def _failed_exec(context: Context, exec_id: str, error: StartFailed, raw: bool) -> Answer:
     """As Docker does it: the reason is what the process says, and its exit code is a shell's."""
     context.failed_execs[exec_id] = getattr(error, "exit_code", _NOT_STARTED)
     said = f"OCI runtime exec failed: exec failed: {message(error).partition('process: ')[2]}\r\n".encode()
 
     def serve(client: Hijacked) -> None:
-        client.write(said if terminal else frame(1, said))
+        client.write(said if raw else frame(1, said))
         client.end()
 
     return Hijack(serve=serve)

@@ -337,13 +337,18 @@ def save_several(context: Context, request: Request) -> Answer:
 
 @route("POST", "/images/load")
 def load(context: Context, request: Request) -> Answer:
-    images = _images(context).load(_Body(request.pieces()))
-    told = [
-        {"stream": f"Loaded image: {tag}\n"} if tag else {"stream": f"Loaded image ID: {image.id}\n"}
-        for image in images
-        for tag in (image.tags or ("",))
-    ]
-    return Stream(pieces=documents(told))
+    return Stream(pieces=documents(_load_documents(context, request)))
+
+
+def _load_documents(context: Context, request: Request) -> Iterator[dict[str, Any]]:
+    try:
+        images = _images(context).load(_Body(request.pieces()))
+    except Error as error:  # told in the stream, where clients look for it
+        yield {"errorDetail": {"message": message(error)}, "error": message(error)}
+        return
+    for image in images:
+        for tag in image.tags or ("",):
+            yield {"stream": f"Loaded image: {tag}\n" if tag else f"Loaded image ID: {image.id}\n"}
 
 
 # one image

@@ -557,9 +557,9 @@ class LocalEngine:
         return record, self.images.get(record.image_id)
 
     def changes(self, name: str) -> "list[Change]":
-        """The files that a container added, modified and deleted (docker diff)."""
+        """The files that a container added, modified and deleted (docker diff); not what every start brings along."""
         record, image = self.written(name)
-        return self.images.changes(image, self.store.directory(record.id))
+        return _own_changes(self.images.changes(image, self.store.directory(record.id)))
 
     @contextmanager
     def rootfs(self, name: str) -> "Iterator[RootfsView]":
@@ -746,6 +746,17 @@ def replace_document(path: Path, document: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(document), encoding="utf-8", errors="surrogateescape")
     os.replace(temporary, path)
+
+
+# Where every container has something mounted: the places are made in its layer, as in Docker's "init layer".
+_MOUNT_POINTS = ("/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+
+
+def _own_changes(found: "Sequence[Change]") -> "list[Change]":
+    left = [change for change in found if change.kind != "added" or change.path not in _MOUNT_POINTS]
+    paths = {change.path for change in left}
+    touched = {os.path.dirname(path) for path in _MOUNT_POINTS} - {os.path.dirname(path) for path in paths}
+    return [change for change in left if change.kind != "modified" or change.path not in touched]
 
 
 def mount_points(record: Record) -> list[MountPoint]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import docker
 import pexpect
 import pytest
 import requests
@@ -160,7 +161,7 @@ def test_files_go_in_and_out(daemon: Daemon, tmp_path: Path) -> None:
     daemon.docker("cp", str(tmp_path / "in"), "c:/etc/in")
     daemon.docker("cp", "c:/etc/in", str(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "content"
-    assert "A /made\n" in daemon.docker("diff", "c")
+    assert daemon.docker("diff", "c") == "C /etc\nA /etc/in\nA /made\n"
     daemon.docker("commit", "--change", 'CMD ["cat", "/etc/in"]', "c", "copy:1")
     assert daemon.docker("run", "--rm", "copy:1") == "content"
     daemon.docker("save", "--output", str(tmp_path / "copy.tar"), "copy:1")
@@ -279,6 +280,15 @@ def test_a_web_page_is_refused_on_loopback(world: World) -> None:
         made.process.stderr.close()
 
 
+def test_a_daemon_that_is_stopped_at_once_ends(world: World) -> None:
+    """Whatever it is at when the signal comes."""
+    for _ in range(5):
+        made = start(world)
+        assert made.process.stderr is not None
+        made.process.stderr.close()
+        made.stop()
+
+
 def test_versions_are_negotiated(daemon: Daemon) -> None:
     """With and without a version, ping for everybody, an error for those that there are not."""
     assert daemon.request("HEAD", "/_ping").headers["Api-Version"] == "1.51"
@@ -329,7 +339,6 @@ def test_a_follower_that_leaves_leaves_no_thread(daemon: Daemon) -> None:
 
 def test_docker_py_works_unchanged(daemon: Daemon) -> None:
     """Run, exec with both streams, logs, networks, volumes, attrs."""
-    docker = pytest.importorskip("docker")
     client = docker.DockerClient(base_url=f"unix://{daemon.socket}")
     try:
         assert client.containers.run("busybox", "echo hi", remove=True) == b"hi\n"
@@ -349,7 +358,6 @@ def test_docker_py_works_unchanged(daemon: Daemon) -> None:
 
 def test_the_door_opens_inside_a_program(world: World) -> None:
     """`wherry.docker_host()`: docker-py with no daemon; threads and socket are gone afterwards, containers are not."""
-    docker = pytest.importorskip("docker")
     world.push("busybox")
     before = threading.active_count()
     with Client() as client:
