@@ -45,10 +45,12 @@ def main(argv: Sequence[str] | None = None, client: Client | None = None) -> int
     """Serve *client*'s containers, or those of --root, until SIGTERM or SIGINT; returns the exit code."""
     arguments = _arguments(argv)
     logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Not an Event: a handler that runs while its own thread is inside wait() would wait for that thread's lock.
-    stop = os.eventfd(0, os.EFD_CLOEXEC)
+    # The kernel may hand the signal to any thread, and only the main one runs handlers: it has to be woken.
+    woken, wake = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os.eventfd_write(stop, 1))
+        signal.signal(number, lambda *_: None)
     if client is None or arguments.root or arguments.run:
         client = Client(root=arguments.root, run=arguments.run)
     server = Server(Api(Context(client)), HEADERS)
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None, client: Client | None = None) -> int
         server.close()
         return 1
     _notify("READY=1")
-    os.read(stop, 8)
+    os.read(woken, 1)
     log.info("closing: containers go on")
     _notify("STOPPING=1")
     server.close(_DRAIN_S)
