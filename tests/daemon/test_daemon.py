@@ -71,7 +71,8 @@ class Daemon:
 
 def start(world: World, *arguments: str) -> Daemon:
     place = world.path / "docker.sock"
-    command = [sys.executable, "-m", "wherry_daemon", "-H", f"unix://{place}", "--log-level", "warning", *arguments]
+    # Doors are opened in this order, so the others are open when the last one is.
+    command = [sys.executable, "-m", "wherry_daemon", "--log-level", "warning", *arguments, "-H", f"unix://{place}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     assert settled(lambda: [] if process.poll() is None and _answers(place) else ["no answer"]) == []
     return Daemon(world, process, place)
