@@ -465,16 +465,16 @@ class LocalEngine:
         except TimeoutError:
             return None
         except shims.ShimGone:
-            return self._wait_without_shim(container_id, timeout_s)
+            return self._wait_without_shim(container_id, timeout_s, gone)
 
-    def _wait_without_shim(self, container_id: str, timeout_s: float | None) -> states.ExitRecord | None:
+    def _wait_without_shim(self, container_id: str, timeout_s: float | None, gone: bool) -> states.ExitRecord | None:
         """It has ended or is about to, was never started, or its shim was killed."""
         deadline = None if timeout_s is None else monotonic() + timeout_s
         directory, run = self.store.directory(container_id), self.store.run_directory(container_id)
         while True:
             busy = self.store.is_locked(container_id)
             current = states.read(directory, run, 0)
-            if current.exit is not None:
+            if current.exit is not None and not (gone and busy):
                 return current.exit
             if not busy and current.status == "created":
                 return self._never_told(container_id)

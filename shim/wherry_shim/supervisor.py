@@ -559,8 +559,10 @@ class Supervisor:
 
     def _exec_ended(self, execution: Execution, exit_code: int) -> None:
         self.execs.ended(execution, exit_code)
+        self.note(
+            "exec_die", execID=execution.id, exitCode=exit_code
+        )  # before its client knows, and does the next thing
         execution.exited(exit_code)
-        self.note("exec_die", execID=execution.id, exitCode=exit_code)
 
     def _keep_or_remove(self, record: "dict[str, Any]") -> None:
         try:
