@@ -618,9 +618,7 @@ class LocalEngine:
         from wherry.inspection import committed_config
 
         record, image = self.written(name)
-        frozen = pause and self.state(record).status == "running"
-        if frozen:
-            self.pause(record.id, True)
+        frozen = pause and self._frozen(record)
         try:
             return self.images.commit(
                 image,
@@ -634,6 +632,16 @@ class LocalEngine:
         finally:
             if frozen:
                 self.pause(record.id, False)
+
+    def _frozen(self, record: Record) -> bool:
+        """Freeze it if it runs; whether that was so."""
+        if self.state(record).status != "running":
+            return False
+        try:
+            self.pause(record.id, True)
+        except NotRunning:  # it has ended just now
+            return False
+        return True
 
     def rename(self, name: str, new_name: str) -> None:
         """Give a container another name. Raises NameInUse, InvalidArgument."""

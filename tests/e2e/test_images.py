@@ -5,11 +5,13 @@ import json
 import tarfile
 from pathlib import Path
 
+import attrs
 import pytest
 
 from support.world import World
 from wherry import Client
 from wherry.errors import NameInUse
+from wherry.local import LocalEngine
 
 pytestmark = pytest.mark.e2e
 
@@ -33,6 +35,19 @@ def test_what_a_container_wrote_is_told_and_can_be_made_an_image(client: Client)
     )
     assert image.history[-1].comment == "for a test"
     assert client.check(content=True) == []
+
+
+def test_a_container_that_ends_just_then_is_committed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ran when it was looked at, and cannot be paused any more."""
+    with client.run("busybox", "touch /made", network="none") as container:
+        container.wait()
+        look = LocalEngine.state
+        monkeypatch.setattr(
+            LocalEngine, "state", lambda engine, record: attrs.evolve(look(engine, record), status="running")
+        )
+        container.commit("made:2")
+        monkeypatch.undo()
+    assert client.check_output("made:2", "ls /made", network="none") == b"/made\n"
 
 
 def test_export_is_the_whole_root_file_system(client: Client) -> None:
