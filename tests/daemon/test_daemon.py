@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -24,6 +25,7 @@ import wherry
 from support.leftovers import settled
 from support.world import World
 from wherry import Client
+from wherry.errors import ContainerNotFound
 
 pytestmark = pytest.mark.e2e
 
@@ -96,7 +98,8 @@ def daemon(world: World) -> Iterator[Daemon]:
     made.process.stderr.close()
     with Client() as client:
         for container in client.containers.list(all=True):
-            container.remove(force=True, v=True)
+            with suppress(ContainerNotFound):  # it removes itself just now
+                container.remove(force=True, v=True)
 
 
 def test_run_pulls_runs_and_gives_streams_and_exit_code(daemon: Daemon) -> None:

@@ -1,11 +1,13 @@
 """A client in the test's own world, with the images that tests ask for most."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from support.world import World
 from wherry import Client
+from wherry.errors import ContainerNotFound
 
 
 @pytest.fixture
@@ -15,4 +17,5 @@ def client(world: World) -> Iterator[Client]:
     with Client() as made:
         yield made
         for container in made.containers.list(all=True):
-            container.remove(force=True)
+            with suppress(ContainerNotFound):  # it removes itself just now
+                container.remove(force=True)

@@ -22,8 +22,10 @@ def test_the_hosts_namespaces_are_shared_when_asked_for(client: Client) -> None:
 def test_device_rules_let_a_device_be_used(client: Client) -> None:
     """Made inside by mknod, which everybody may, and opened, which the rule lets."""
     use = ["sh", "-c", "mknod /k c 1 11 && dd if=/dev/zero of=/k bs=1 count=0"]
-    assert client.run("busybox", use, device_cgroup_rules=["c 1:11 w"], auto_remove=True).wait().exit_code == 0
-    assert client.run("busybox", use, auto_remove=True).wait().exit_code != 0
+    with client.run("busybox", use, device_cgroup_rules=["c 1:11 w"]) as container:
+        assert container.wait().exit_code == 0
+    with client.run("busybox", use) as container:
+        assert container.wait().exit_code != 0
 
 
 def test_exposed_ports_are_shown_and_published_with_all(client: Client) -> None:
