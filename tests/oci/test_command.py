@@ -136,6 +136,46 @@ def test_exec_takes_what_flags_and_files_say(runtime: Runtime) -> None:
     assert pids == [runtime.state("one")["pid"]]
 
 
+def test_a_tmpfs_has_the_mode_of_what_it_covers_and_is_everybodys_else(runtime: Runtime) -> None:
+    """As with runc; a mode that is given counts more, and `tmpcopyup` brings along what was there."""
+    for name in ("covered", "given", "copied"):
+        (runtime.rootfs / name).mkdir(mode=0o711)
+    (runtime.rootfs / "copied/link").symlink_to("file")
+    (runtime.rootfs / "copied/file").write_text("brought\n")
+    (runtime.rootfs / "copied/file").chmod(0o640)
+    os.chown(runtime.rootfs / "copied", 5, 6)
+    config = runtime.configure(
+        "sh", "-c", "cd /; stat -c '%a %u %F' new covered given copied copied/file copied/link; cat copied/link"
+    )
+    options = {"new": [], "covered": [], "given": ["mode=0700"], "copied": ["tmpcopyup"]}
+    config["mounts"] += [
+        {"destination": f"/{name}", "type": "tmpfs", "source": "tmpfs", "options": given}
+        for name, given in options.items()
+    ]
+    (runtime.bundle / "config.json").write_text(json.dumps(config))
+    done = runtime("run", "one")
+    assert done.stdout.splitlines() == [
+        "1777 0 directory",
+        "711 0 directory",
+        "700 0 directory",
+        "711 5 directory",
+        "640 0 regular file",
+        "777 0 symbolic link",
+        "brought",
+    ], done.stderr
+
+
+def test_a_mounted_passwd_says_where_home_is(runtime: Runtime) -> None:
+    """podman gives its containers a passwd of its own making."""
+    (runtime.path / "passwd").write_text("somebody:x:5:6:somebody:/tmp/home:/bin/sh\n")
+    config = runtime.configure("sh", "-c", "echo $HOME", process={"user": {"uid": 5, "gid": 6}})
+    config["mounts"].append(
+        {"destination": "/etc/passwd", "type": "bind", "source": str(runtime.path / "passwd"), "options": ["bind"]}
+    )
+    (runtime.bundle / "config.json").write_text(json.dumps(config))
+    assert runtime("run", "one").stdout == "/tmp/home\n"
+
+
 def test_ids_are_mapped_and_sources_that_they_cannot_reach_are_bound(runtime: Runtime) -> None:
     """A user namespace; a bind of a directory that is root's alone; an id-mapped one beside it."""
     secret = runtime.path / "secret"

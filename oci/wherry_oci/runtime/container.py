@@ -13,7 +13,7 @@ from wherry_oci.runtime import init
 from wherry_oci.runtime import rootfs as fs
 from wherry_oci.runtime.cgroups import Cgroup
 from wherry_oci.runtime.channel import Channel
-from wherry_oci.runtime.failure import RuntimeFailure
+from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -396,11 +396,11 @@ def _set_rlimit(pid: int, limit: "dict[str, Any]") -> None:
     try:
         resource.prlimit(pid, _RLIMITS.index(kind), (_signed(limit["soft"]), _signed(limit["hard"])))
     except (OSError, ValueError) as error:
+        said = os_error_text(error) if isinstance(error, OSError) else str(error)
         raise RuntimeFailure(
             "system",
             f"set {kind}",
-            f"soft {limit['soft']}, hard {limit['hard']}: {str(error).lower()} (raising a hard limit needs "
-            "CAP_SYS_RESOURCE)",
+            f"soft {limit['soft']}, hard {limit['hard']}: {said} (raising a hard limit needs CAP_SYS_RESOURCE)",
             errno=getattr(error, "errno", 0) or 0,
         ) from None
 

@@ -287,9 +287,9 @@ def _build_rootfs(
     rootfs.cgroup_directories = entry.cgroup_directories
     if entry.in_user_namespace:
         become_mapped_root()
-    identity = _identity(rootfs, entry)
     for index, mount in enumerate(config.get("mounts") or ()):
         rootfs.mount(mount, entry.trees.get(index))
+    identity = _identity(rootfs, entry)  # podman mounts a passwd of its own making
     if not fs.is_bound(config.get("mounts") or (), "/dev"):  # else it is the host's
         rootfs.make_devices(linux.get("devices") or [])
     cwd = entry.process.get("cwd") or "/"
@@ -557,7 +557,7 @@ def find_program(name: bytes, path: bytes) -> bytes:
                 denied = os_error_text(OSError(error.errno, os.strerror(error.errno or 0)))
             continue
         if stat.S_ISDIR(found.st_mode):
-            denied = "is a directory"
+            denied = "is a directory: permission denied"  # dockerd looks for these words or for those, podman for those
         elif os.access(candidate, os.X_OK, effective_ids=True):
             return candidate
         else:

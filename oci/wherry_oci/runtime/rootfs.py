@@ -192,6 +192,7 @@ class Rootfs:
     def _mount_filesystem(self, kind: str, source: str, destination: str, options: MountOptions) -> None:
         # A link or a file in the place of /proc or /sys leads masks and labels astray (CVE-2019-16884, -19921).
         strict = RESOLVE_NO_SYMLINKS if kind in ("proc", "sysfs") else 0
+        covered = self._mode_of_directory(destination) if kind == "tmpfs" else None
         try:
             target = make_directory_inside(self.root, destination, resolve=_INSIDE | strict)
         except OSError as error:
@@ -200,8 +201,10 @@ class Rootfs:
                     "invalid", f"mount {kind}", f"{destination} in the image is not a directory but a link or a file"
                 ) from None
             raise
+        if covered is not None and not any(option.startswith("mode=") for option in options.superblock):
+            options.superblock.append(f"mode={covered:o}")  # as runc does; one that covers nothing is everybody's
         tree = new_filesystem(kind, source, options)
-        if options.copy_up:
+        if options.copy_up and covered is not None:
             copy_up(target, tree)
         self._attach(tree, target, options)
         if kind == "proc":
@@ -210,6 +213,17 @@ class Rootfs:
             self.devpts = tree
         else:
             os.close(tree)
+
+    def _mode_of_directory(self, path: str) -> int | None:
+        """Of what is at *path* inside already."""
+        try:
+            fd = open_inside(self.root, path, os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            return None
+        try:
+            return stat.S_IMODE(os.stat(fd).st_mode)
+        finally:
+            os.close(fd)
 
     def _attach(self, tree: int, target: int, options: MountOptions) -> None:
         try:
