@@ -28,6 +28,7 @@ OCI_VERSION = "1.3.0"
 _SIGKILL, _SIGTERM = 9, 15
 _DEFAULT_GROUP = "/wherry-oci"
 _DEATH_TIMEOUT_S = 10
+_LOAD_TRIES, _LOAD_PAUSE_S = 1000, 0.001
 _REMOVE_TRIES = 200
 _REMOVE_PAUSE_S = 0.005
 
@@ -349,12 +350,34 @@ def started_steps(directory: ContainerDirectory, record: "dict[str, Any]", warn:
         return
     from wherry_oci.runtime import hooks
 
+    _await_program(record)
     state = oci_state(record, "running")
     for kind, hook in hooks.asked(record["config"], "poststart"):
         try:
             hooks.run(kind, hook, state)
         except RuntimeFailure as failure:
             warn(str(failure))
+
+
+def _await_program(record: "dict[str, Any]") -> None:
+    """
+    Until execve(2) is done: it closes the line to the process before it has loaded the program, and hooks come after
+    that. The kernel shows the program's arguments only then.
+    """
+    from time import sleep
+
+    for _ in range(_LOAD_TRIES):
+        if start_time(record["pid"]) != record["pid_start"]:
+            return
+        try:
+            with open(f"/proc/{record['pid']}/cmdline", "rb") as file:
+                loaded = file.read(1)
+        except OSError:
+            return
+        # Once more when it is there: who was woken by the closed line may have taken the program's processor.
+        sleep(_LOAD_PAUSE_S)
+        if loaded:
+            return
 
 
 def start(root: str, id: str, warn: "Callable[[str], None]") -> None:
