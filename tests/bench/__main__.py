@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
 from bench import machine, measure, rivals, table
 from bench.cases import Field, all_cases
-from bench.rivals import Command, NoRival
+from bench.rivals import Command, NoRival, Runtime
 from support import host as hosts
 from support import images, leftovers
 from support import registry as registries
@@ -30,6 +31,8 @@ _NAMES = (
     "list",
     "logs",
     "runtime",
+    "runtime-shim",
+    "runtime-exec",
     "shim",
     "shim-pss",
     "import",
@@ -71,16 +74,17 @@ def _field(host: hosts.Host, image: Layout) -> Iterator[tuple[Field, str, list[s
         registry = stack.enter_context(registries.running(folder / "registry"))
         world = stack.enter_context(worlds.made(host, registry, images.get))
         world.push("busybox")
-        wherry = Command((str(Path(sys.executable).with_name("wherry")),))
+        wherry = Command((_beside("wherry"),))
         wherry("pull", "busybox")
         thread = stack.enter_context(rivals.without_unified())
-        makers: dict[str, Callable[[], AbstractContextManager[Command]]] = {
+        oci = stack.enter_context(rivals.runtime(_beside("wherry-oci"), folder / "oci", layers))
+        makers: dict[str, Callable[[], AbstractContextManager[Command | Runtime]]] = {
             "docker": lambda: rivals.docker(folder / "docker", registry),
             "podman": lambda: rivals.podman(folder / "podman", registry, thread),
             "runc": lambda: rivals.runtime("runc", folder / "runc", layers),
             "crun": lambda: rivals.runtime("crun", folder / "crun", layers, thread),
         }
-        present: dict[str, Command] = {}
+        present: dict[str, Any] = {}
         absent = []
         for name, make in makers.items():
             try:
@@ -88,11 +92,17 @@ def _field(host: hosts.Host, image: Layout) -> Iterator[tuple[Field, str, list[s
             except NoRival as reason:
                 absent.append(f"{name} does not take part: {reason}")
         versions = ", ".join([_version("wherry", wherry), *(_version(name, made) for name, made in present.items())])
-        yield Field(wherry=wherry, **present), versions, absent
+        yield Field(wherry=wherry, oci=oci, **present), versions, absent
 
 
-def _version(name: str, command: Command) -> str:
+def _beside(name: str) -> str:
+    """The command of that name that is installed with this interpreter."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _version(name: str, made: Command | Runtime) -> str:
     """The first line that says it; every one of these prints it differently."""
+    command = made.command if isinstance(made, Runtime) else made
     program = Command(command.words[:1], command.environment)
     lines = program("version" if name == "wherry" else "--version").splitlines()
     said = " ".join((lines or ["?"])[0].split())

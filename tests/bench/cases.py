@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from bench.measure import Case
-from bench.rivals import Command, NoRival
+from bench.rivals import Command, NoRival, Runtime
 from support import host as hosts
 
 _ids = itertools.count()
@@ -28,8 +28,9 @@ class Field:
     wherry: Command
     docker: Command | None = None
     podman: Command | None = None
-    runc: Command | None = None
-    crun: Command | None = None
+    oci: Runtime  # wherry-oci
+    runc: Runtime | None = None
+    crun: Runtime | None = None
 
     def commands(self) -> dict[str, Command]:
         """The engines' command lines."""
@@ -39,17 +40,17 @@ class Field:
 
 def all_cases(field: Field) -> dict[str, Callable[[], Case]]:
     """The cases by the names that `--case` takes; a case is made when its turn comes."""
-    from bench import life
+    from bench import life, runtimes
 
     return {
         **life.cases(field),
+        **runtimes.cases(field),
         "cli-none": lambda: _command_line(field, "none", 0.5),
         "cli-bridge": lambda: _command_line(field, "bridge", 0.45),
         "sdk-none": lambda: _warm(field, "none"),
         "sdk-bridge": lambda: _warm(field, "bridge"),
         "throughput": lambda: _throughput(field, "published"),
         "throughput-loopback": lambda: _throughput(field, "loopback"),
-        "runtime": lambda: _runtimes(field),
         "shim": lambda: _shims(field, "Rss"),
         "shim-pss": lambda: _shims(field, "Pss"),
         "import": _importing,
@@ -175,18 +176,6 @@ def _timed(address: str, port: int) -> float:
         if time.monotonic() > deadline:
             raise NoRival(f"{received} bytes came of {_BIG}")
         time.sleep(0.05)
-
-
-def _runtimes(field: Field) -> Case:
-    def once(command: Command) -> Callable[[], None]:
-        def run() -> None:
-            command(f"bench-{next(_ids)}")
-
-        return run
-
-    named = {"runc": field.runc, "crun": field.crun}
-    contenders = {name: once(command) for name, command in named.items() if command is not None}
-    return Case(name="the runtime alone: a bundle, `true`", contenders=contenders, rival="runc")
 
 
 def _shims(field: Field, kind: str) -> Case:

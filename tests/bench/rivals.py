@@ -9,16 +9,18 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
 from support import host as hosts
 from support.registry import Registry
 
+T = TypeVar("T")
 _UNIFIED = "/sys/fs/cgroup/unified"
 
 
@@ -36,7 +38,18 @@ class Command:
 
     def __call__(self, *arguments: str) -> str:
         """Run it to its end; what it prints. Raises NoRival with what it said, if it fails."""
-        return self.thread.submit(self._run, arguments).result() if self.thread else self._run(arguments)
+        return self._from_thread(lambda: self._run(arguments))
+
+    def leave(self, *arguments: str) -> None:
+        """Run what leaves something running, which would keep the pipes of a usual call open. Raises NoRival."""
+        command = [*self.words, *arguments]
+        null = subprocess.DEVNULL
+        done = self._from_thread(lambda: subprocess.run(command, stdin=null, stdout=null, stderr=null, check=False))
+        if done.returncode != 0:
+            raise NoRival(f"{' '.join(command)} ended with {done.returncode}")
+
+    def _from_thread(self, call: Callable[[], T]) -> T:
+        return self.thread.submit(call).result() if self.thread else call()
 
     def _run(self, arguments: Sequence[str]) -> str:
         command = [*self.words, *arguments]
@@ -174,24 +187,45 @@ insecure = true
         client("rm", "--all", "--force")
 
 
+@attrs.frozen
+class Runtime:
+    """An OCI runtime's command line, and busybox for its bundles."""
+
+    command: Command
+    rootfs: Path
+
+    def bundle(self, program: str) -> Path:
+        """A bundle of the rootfs that runs *program*, as the runtime's own `spec` has it; made when first asked for."""
+        folder = self.rootfs.parent / program.replace(" ", "-")
+        path = folder / "config.json"
+        if not path.exists():
+            folder.mkdir()
+            subprocess.run([self.command.words[0], "spec"], cwd=folder, check=True)
+            config = json.loads(path.read_text())
+            config["process"] |= {"terminal": False, "args": program.split()}
+            # Raising a hard limit needs a right that a machine may not give to root.
+            config["process"]["rlimits"] = []
+            config["process"]["capabilities"].pop("ambient", None)  # which none of these gives, but one warns of
+            config["root"]["path"] = str(self.rootfs)
+            path.write_text(json.dumps(config))
+        return folder
+
+
 @contextmanager
 def runtime(
-    name: str, folder: Path, layers: Sequence[Path], thread: ThreadPoolExecutor | None = None
-) -> Iterator[Command]:
-    """`NAME run` of a bundle that runs `true` in busybox; called with the container's ID."""
-    rootfs = folder / "bundle" / "rootfs"
+    program: str, folder: Path, layers: Sequence[Path], thread: ThreadPoolExecutor | None = None
+) -> Iterator[Runtime]:
+    """An OCI runtime; the containers that are left at the end are deleted."""
+    rootfs = folder / "rootfs"
     rootfs.mkdir(parents=True)
     for layer in layers:
         subprocess.run(["tar", "-xzf", layer, "-C", rootfs], check=True)
-    program = found(name)
-    subprocess.run([program, "spec"], cwd=folder / "bundle", check=True)
-    path = folder / "bundle" / "config.json"
-    config = json.loads(path.read_text())
-    config["process"] |= {"terminal": False, "args": ["true"]}
-    # Raising a hard limit needs a right that a machine may not give to root.
-    config["process"]["rlimits"] = []
-    path.write_text(json.dumps(config))
-    yield Command((program, "--root", str(folder / "state"), "run", "--bundle", str(folder / "bundle")), thread=thread)
+    command = Command((found(program), "--root", str(folder / "state")), thread=thread)
+    try:
+        yield Runtime(command, rootfs)
+    finally:
+        for container in command("list", "--quiet").split():
+            command("delete", "--force", container)
 
 
 def _written(path: Path, content: str) -> Path:

@@ -176,6 +176,20 @@ def test_a_mounted_passwd_says_where_home_is(runtime: Runtime) -> None:
     assert runtime("run", "one").stdout == "/tmp/home\n"
 
 
+def test_ambient_capabilities_that_the_kernel_does_not_give_are_left_out_with_a_warning(runtime: Runtime) -> None:
+    """config.md: what cannot be granted is a warning; `runc spec` asks for such."""
+    rights = {"bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL", "CAP_CHOWN"]}
+    runtime.configure(
+        "grep",
+        "CapAmb",
+        "/proc/self/status",
+        process={"capabilities": {**rights, "inheritable": ["CAP_CHOWN"], "ambient": ["CAP_KILL", "CAP_CHOWN"]}},
+    )
+    done = runtime("run", "one")
+    assert done.stdout.split() == ["CapAmb:", "0000000000000001"], done.stderr
+    assert "are left out: CAP_KILL" in done.stderr
+
+
 def test_ids_are_mapped_and_sources_that_they_cannot_reach_are_bound(runtime: Runtime) -> None:
     """A user namespace; a bind of a directory that is root's alone; an id-mapped one beside it."""
     secret = runtime.path / "secret"

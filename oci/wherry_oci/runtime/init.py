@@ -530,7 +530,8 @@ def _take_capabilities(rights: "dict[str, Any]") -> None:
     allowed = p.permitted_capabilities()
     p.set_capabilities(mask_of(rights.get("effective") or []) & allowed, permitted & allowed, inheritable & allowed)
     p.clear_ambient_capabilities()
-    for number in numbers_in(mask_of(rights.get("ambient") or []) & allowed):
+    # The kernel gives no ambient capability that is not both; `runc spec` asks for some all the same.
+    for number in numbers_in(mask_of(rights.get("ambient") or []) & permitted & inheritable & allowed):
         p.raise_ambient_capability(number)
 
 

@@ -233,6 +233,10 @@ def _warn_of_missing_capabilities(process: "dict[str, Any]", warn: "Callable[[st
     missing = sorted(name for name in wanted if not known.get(name))
     if missing:
         warn(f"capabilities that cannot be had here are left out: {', '.join(missing)}")
+    both = set(rights.get("permitted") or ()).intersection(rights.get("inheritable") or ())
+    bare = sorted(set(rights.get("ambient") or ()).difference(both, missing))
+    if bare:
+        warn(f"ambient capabilities that are not permitted and inheritable are left out: {', '.join(bare)}")
 
 
 def apparmor_enabled() -> bool:
