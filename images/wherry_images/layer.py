@@ -28,7 +28,7 @@ _WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORIES = 64
 _MAX_PATH = 4095  # PATH_MAX without its NUL: nobody could name what lies deeper
 _MAX_TIME = (1 << 62) * 1_000_000_000  # ns
-_WRITE_BACK = 256 << 10  # bytes of a file that the disk may begin with at once, instead of all files at the end
+_WRITE_BACK = 64 << 10  # bytes of a file that the disk may begin with at once, instead of all files at the end
 _MAX_LINKS = 40  # as the kernel's own limit
 
 # Labels of the host's policy, and attributes of network file systems: they mean nothing on another machine.

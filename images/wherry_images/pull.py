@@ -42,6 +42,7 @@ from wherry_oci.spec.image import Platform
 from wherry_oci.spec.manifest import MAX_DOCUMENT, Descriptor, ImageDocument, Index, Manifest
 
 _MAX_NESTED = 4  # indexes in indexes
+_SYNC_AHEAD = 80 << 20  # bytes of layers
 
 
 @attrs.frozen(kw_only=True)
@@ -130,6 +131,50 @@ def _with_config(
     )
 
 
+class _Ahead:
+    """
+    Brings what the layers write to the disk while they are being unpacked: at the end little is left to wait for.
+
+    What went wrong is kept, since the kernel tells of an error once: `check` raises it.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._lock = threading.Lock()  # guards all below
+        self._waiting = 0  # bytes since the last time
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    def written(self, size: int) -> None:
+        """Said after each piece; it does not wait."""
+        with self._lock:
+            self._waiting += size
+            if self._waiting < _SYNC_AHEAD or (self._thread is not None and self._thread.is_alive()):
+                return
+            self._waiting = 0
+            self._thread = threading.Thread(target=self._sync, name="wherry-sync", daemon=True)
+            self._thread.start()
+
+    def join(self) -> None:
+        """Wait for what is under way."""
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def check(self) -> None:
+        """Raises what `Layout.sync` has raised here until now."""
+        self.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _sync(self) -> None:
+        try:
+            self._layout.sync()
+        except Exception as error:
+            self._failure = error
+
+
 class Pull:
     """One pull under way: `run` is its life, in the caller's thread; the layers have threads that end with it."""
 
@@ -154,6 +199,7 @@ class Pull:
         self._lock = threading.Lock()  # guards _next
         self._ready: list[Snapshot | None] = [None] * len(self._diff_ids)
         self._is_ready = [threading.Event() for _ in self._diff_ids]
+        self._ahead = _Ahead(stores.layout)
 
     def run(self) -> Generator[PullEvent, None, list[Snapshot]]:
         """Fetch and unpack all layers; yields what happens and returns their snapshots, base first."""
@@ -183,6 +229,7 @@ class Pull:
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
+            self._ahead.join()
         if failure is not None:
             raise failure
         return [snapshot for snapshot in self._ready if snapshot is not None]
@@ -324,6 +371,15 @@ class Pull:
         descriptor: Descriptor,
         lower: Lower | None,
     ) -> Applied:
+        tell = self._progress(descriptor, "unpacking", None)
+        before = 0
+
+        def progress(current: int) -> None:
+            nonlocal before
+            tell(current)
+            self._ahead.written(current - before)
+            before = current
+
         return unpack(
             source,
             f"{self._stores.layout.snapshots}/{staged}",
@@ -331,7 +387,7 @@ class Pull:
             lower=lower,
             limits=self._stores.limits,
             compressed_size=descriptor.size,
-            progress=self._progress(descriptor, "unpacking", None),
+            progress=progress,
         )
 
     def _lower(self, position: int) -> Lower:
@@ -374,6 +430,7 @@ class Pull:
                 "layer %s is without %s: no right to make it", descriptor.digest, without
             )
         self._stores.layout.sync()
+        self._ahead.check()
         diff_id, chain_id = self._diff_ids[position], self._chain_ids[position]
         kind, key = ("diff", str(diff_id)) if applied.self_contained else ("chain", str(chain_id))
         with self._stores.database.transaction() as connection:

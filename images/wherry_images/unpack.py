@@ -1,4 +1,4 @@
-"""Unpacking one layer from a stream: one thread decompresses while another one writes files."""
+"""Unpacking one layer from a stream: one thread decompresses, one writes files, and one hashes."""
 
 import os
 import threading
@@ -75,9 +75,9 @@ def unpack(
     only as far as needed.
     """
     pipe = Pipe(_ROOM)
-    worker = _Worker(pipe, target, lower, limits, progress)
+    worker, digest = _Worker(pipe, target, lower, limits, progress), _Digest()
     worker.start()
-    digest = sha256()  # here, since making files is the longer part of the work
+    digest.start()
     try:
         total, most = 0, max(_FREE_BYTES, limits.ratio * compressed_size)
         for piece in decompressed(source):
@@ -85,19 +85,21 @@ def unpack(
             if total > most:
                 raise LimitExceeded(f"bytes out of a blob of {compressed_size}", most)
             pipe.put(piece)
-            digest.update(piece)
+            digest.pipe.put(piece)
         pipe.end()
     except Closed:
         pass  # the worker knows why
     except BaseException as error:
         pipe.end(error)
-        worker.join()
         raise
-    worker.join()
+    finally:
+        digest.pipe.end()
+        worker.join()
+        digest.join()
     if worker.failure is not None:
         raise worker.failure
     assert worker.applied is not None
-    actual = f"sha256:{digest.hexdigest()}"
+    actual = f"sha256:{digest.hash.hexdigest()}"
     if actual != diff_id:
         raise DigestMismatch(diff_id, actual, "the layer's tar")
     return worker.applied
@@ -146,6 +148,19 @@ class _Worker(threading.Thread):
             if self._progress is not None:
                 self._progress(total)
             yield piece
+
+
+class _Digest(threading.Thread):
+    """The thread that hashes what comes through its pipe."""
+
+    def __init__(self) -> None:
+        super().__init__(name="wherry-digest", daemon=True)
+        self.pipe = Pipe(_ROOM)
+        self.hash = sha256()
+
+    def run(self) -> None:
+        for piece in self.pipe:
+            self.hash.update(piece)
 
 
 def own_umask() -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from wherry.errors import ContainerError
-from wherry.options import Options, RunOptions
 from wherry.places import root_directory, run_directory
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from wherry.images import ImageCollection
     from wherry.local import LocalEngine
     from wherry.networkcollection import NetworkCollection
+    from wherry.options import RunOptions
     from wherry.restoring import Restored
     from wherry.stats import Stats
     from wherry.volumecollection import VolumeCollection
@@ -98,7 +98,9 @@ class Client:
 
         return VolumeCollection(self._engine)
 
-    def run(self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]) -> "Container":
+    def run(
+        self, image: str, command: str | Sequence[str] | None = None, **options: Unpack["RunOptions"]
+    ) -> "Container":
         """
         Start a container and return once it runs; the image is pulled if it is missing.
 
@@ -108,6 +110,7 @@ class Client:
         StartFailed, NotReady, TimeoutError, InvalidArgument; TypeError for an option that nobody knows.
         """
         from wherry.container import Container
+        from wherry.options import Options
 
         parsed = Options.parse(command, options)
         container = Container(self._engine.run(image, parsed).id, self._engine)
@@ -120,10 +123,11 @@ class Client:
         return container
 
     def create(
-        self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]
+        self, image: str, command: str | Sequence[str] | None = None, **options: Unpack["RunOptions"]
     ) -> "Container":
         """As `run`, without starting it."""
         from wherry.container import Container
+        from wherry.options import Options
 
         record = self._engine.create(image, Options.parse(command, options))
         return Container(record.id, self._engine)
@@ -134,7 +138,7 @@ class Client:
         command: str | Sequence[str] | None = None,
         *,
         timeout: float | None = None,
-        **options: Unpack[RunOptions],
+        **options: Unpack["RunOptions"],
     ) -> bytes:
         """
         Run a container to its end, remove it, and return what it wrote to stdout.
@@ -237,12 +241,14 @@ class ContainerCollection:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def run(self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]) -> "Container":
+    def run(
+        self, image: str, command: str | Sequence[str] | None = None, **options: Unpack["RunOptions"]
+    ) -> "Container":
         """As `Client.run`."""
         return self._client.run(image, command, **options)
 
     def create(
-        self, image: str, command: str | Sequence[str] | None = None, **options: Unpack[RunOptions]
+        self, image: str, command: str | Sequence[str] | None = None, **options: Unpack["RunOptions"]
     ) -> "Container":
         """As `Client.create`."""
         return self._client.create(image, command, **options)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import machine, measure, rivals, table
+from bench import machine, measure, rivals, table, transfers
 from bench.cases import Field, all_cases
 from bench.rivals import Command, NoRival, Runtime
 from support import host as hosts
@@ -30,6 +30,12 @@ _NAMES = (
     "stats",
     "list",
     "logs",
+    "pull",
+    "pull-large",
+    "pull-memory",
+    "push",
+    "save",
+    "load",
     "runtime",
     "runtime-shim",
     "runtime-exec",
@@ -47,11 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="fail if a limit is not kept")
     options = parser.parse_args(arguments)
     leftovers.run_id()
+    names = options.case or _NAMES
     # Built before the host is entered, which sees no network but its own.
     image = images.get("busybox")
+    if set(names) & set(transfers.OF_NGINX):
+        transfers.nginx()
     with _field(hosts.enter(), image) as (field, versions, absent):
         cases = all_cases(field)
-        results = [measure.run(cases[name](), options.rounds) for name in options.case or _NAMES]
+        results = [measure.run(cases[name](), options.rounds) for name in names]
     print(file=sys.stderr)
     print(f"{versions}.\nOn {machine.description()}.")
     print(f"Medians of {options.rounds} rounds, in each of which all take turns; {measure.WARM_UP} more to warm up.\n")
@@ -92,7 +101,7 @@ def _field(host: hosts.Host, image: Layout) -> Iterator[tuple[Field, str, list[s
             except NoRival as reason:
                 absent.append(f"{name} does not take part: {reason}")
         versions = ", ".join([_version("wherry", wherry), *(_version(name, made) for name, made in present.items())])
-        yield Field(wherry=wherry, oci=oci, **present), versions, absent
+        yield Field(folder=folder, registry=registry, wherry=wherry, oci=oci, **present), versions, absent
 
 
 def _beside(name: str) -> str:

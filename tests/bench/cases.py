@@ -17,6 +17,7 @@ import attrs
 from bench.measure import Case
 from bench.rivals import Command, NoRival, Runtime
 from support import host as hosts
+from support.registry import Registry
 
 _ids = itertools.count()
 
@@ -25,6 +26,8 @@ _ids = itertools.count()
 class Field:
     """Who takes part."""
 
+    folder: Path  # for what a case makes
+    registry: Registry
     wherry: Command
     docker: Command | None = None
     podman: Command | None = None
@@ -40,10 +43,11 @@ class Field:
 
 def all_cases(field: Field) -> dict[str, Callable[[], Case]]:
     """The cases by the names that `--case` takes; a case is made when its turn comes."""
-    from bench import life, runtimes
+    from bench import life, runtimes, transfers
 
     return {
         **life.cases(field),
+        **transfers.cases(field),
         **runtimes.cases(field),
         "cli-none": lambda: _command_line(field, "none", 0.5),
         "cli-bridge": lambda: _command_line(field, "bridge", 0.45),

@@ -19,6 +19,7 @@ class Case:
     unit: str = "ms"  # of the measurements; what returns nothing is timed in milliseconds
     rival: str = "docker"  # whom wherry's limit is a multiple of; "" for a limit in the unit itself
     limit: float | None = None
+    others: Mapping[str, float] = attrs.field(factory=dict)  # further limits, each a multiple of that one's
 
 
 @attrs.frozen(kw_only=True)
@@ -38,8 +39,19 @@ class Result:
 
     @property
     def kept(self) -> bool | None:
-        """Whether wherry is within its limit; None where that cannot be told."""
-        return None if self.ratio is None or self.case.limit is None else self.ratio <= self.case.limit
+        """Whether wherry is within all its limits; None where that cannot be told."""
+        if self.ratio is None or self.case.limit is None:
+            return None
+        beside = [self.beside(name) for name in self.case.others]
+        if None in beside:
+            return None
+        bounds = zip(beside, self.case.others.values(), strict=True)
+        return self.ratio <= self.case.limit and all(value is not None and value <= limit for value, limit in bounds)
+
+    def beside(self, name: str) -> float | None:
+        """Wherry's median by that of *name*."""
+        ours, theirs = self.medians.get("wherry"), self.medians.get(name)
+        return None if ours is None or not theirs else ours / theirs
 
 
 def run(case: Case, rounds: int) -> Result:

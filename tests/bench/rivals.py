@@ -106,8 +106,12 @@ def _cgroups() -> Iterator[Path]:
 
 
 @contextmanager
-def docker(folder: Path, registry: Registry) -> Iterator[Command]:
-    """A dockerd of its own, with overlay2; the docker command that talks to it. Its DOCKER_HOST is in `environment`."""
+def docker(folder: Path, registry: Registry, *more: str) -> Iterator[Command]:
+    """
+    A dockerd of its own, with overlay2 and the options *more*; the docker command that talks to it.
+
+    Its DOCKER_HOST is in `environment`.
+    """
     folder.mkdir(parents=True)
     address = f"unix://{folder}/docker.sock"
     options = {
@@ -120,7 +124,7 @@ def docker(folder: Path, registry: Registry) -> Iterator[Command]:
         "--registry-mirror": registry.url,
         "--exec-opt": "native.cgroupdriver=cgroupfs",
     }
-    command = [found("dockerd"), *(str(word) for option in options.items() for word in option)]
+    command = [found("dockerd"), *(str(word) for option in options.items() for word in option), *more]
     log = folder / "log"
     with log.open("wb") as output:
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)

@@ -29,16 +29,30 @@ def _reached(result: Result) -> str:
         return "–"
     if not result.case.rival:
         return _value(result.ratio, result.case.unit)
-    return f"{result.ratio:.2f} × {result.case.rival}" + ("" if result.kept in (True, None) else " (too much)")
+    reached = [f"{result.ratio:.2f} × {result.case.rival}"]
+    reached += [f"{value:.2f} × {name}" for name in result.case.others if (value := result.beside(name)) is not None]
+    return ", ".join(reached) + ("" if result.kept in (True, None) else " (too much)")
 
 
 def _limit(result: Result) -> str:
     limit = result.case.limit
     if limit is None:
         return ""
-    return f"{limit:g} × {result.case.rival}" if result.case.rival else f"{limit:g} {result.case.unit}"
+    if not result.case.rival:
+        return f"{limit:g} {result.case.unit}"
+    bounds = {result.case.rival: limit, **result.case.others}
+    return ", ".join(f"{bound:g} × {name}" for name, bound in bounds.items())
 
 
 def footnotes(results: Sequence[Result]) -> list[str]:
-    """Why a place in the table is empty."""
-    return [f"{result.case.name}, {name}: {why}" for result in results for name, why in result.failures.items()]
+    """What has no column, and why a place in the table is empty."""
+    lines = [
+        f"{result.case.name}: {name} is {_value(value, result.case.unit)}, wherry {result.beside(name) or 0:.2f} × it"
+        for result in results
+        for name, value in result.medians.items()
+        if name not in COLUMNS
+    ]
+    return [
+        *lines,
+        *(f"{result.case.name}, {name}: {why}" for result in results for name, why in result.failures.items()),
+    ]

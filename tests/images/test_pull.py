@@ -51,6 +51,7 @@ from wherry_images.errors import (
     SizeMismatch,
     UnsupportedImage,
 )
+from wherry_images.layout import Layout
 from wherry_images.registry import Registry
 from wherry_oci.errors import InvalidArgument
 
@@ -846,6 +847,28 @@ def test_redirects_end(puller: Puller) -> None:
 
 
 # -- no space ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_goes_wrong_while_the_disk_is_written_ahead_fails_the_pull(
+    puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of an I/O error once: whoever hears of it must not keep it for himself."""
+    sync = Layout.sync
+
+    def failing(layout: Layout) -> None:
+        sync(layout)
+        if threading.current_thread().name == "wherry-sync":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    built = simple()
+    with monkeypatch.context() as patched:
+        patched.setattr("wherry_images.pull._SYNC_AHEAD", 1)
+        patched.setattr(Layout, "sync", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            puller.pull(built)
+    assert [name for name in visible(puller.store) if name.startswith("snapshots/")] == []
+    assert puller.pull(built).id == built.id
+    is_consistent(puller.store)
 
 
 def test_no_space_is_told_and_nothing_stays(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
