@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None, client: Client | None = None) -> int
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     if client is None or arguments.root or arguments.run:
-        client = Client(root=arguments.root, run=arguments.run)
+        client = Client(root=arguments.root, run=arguments.run, host="")
     server = Server(Api(Context(client)), HEADERS)
     try:
         client._engine.prepare()

@@ -14,13 +14,13 @@ from wherry_daemon.server import Server, listen_unix
 @contextmanager
 def docker_host(client: Client | None = None) -> Iterator[str]:
     """
-    The Engine API on *client*'s containers (those of `Client()`), as an address for DOCKER_HOST.
+    The Engine API on *client*'s containers (without one, this process' own), as an address for DOCKER_HOST.
 
     It is served by threads of this process, which are gone when the block is left; containers go on.
     """
     with (
         tempfile.TemporaryDirectory(prefix="wherry-") as directory,
-        Server(Api(Context(client or Client())), HEADERS) as server,
+        Server(Api(Context(client or Client(host=""))), HEADERS) as server,
     ):
         path = os.path.join(directory, "docker.sock")
         server.serve(listen_unix(path))

@@ -82,6 +82,9 @@ def carry(
         watched.register(source, select.POLLIN)
         pending = process_pending(process)
         events = dict(watched.poll(0 if pending or (client.pending and input_open) else None))
+        if source in events and _begins(process):
+            watched.unregister(source)
+            continue
         if (pending or source in events) and not _pass_output(client, process, terminal, chosen):
             client.end()
             return
@@ -105,6 +108,15 @@ def process_pending(process: "Process") -> bool:
     if isinstance(process, Attachment) and process._conversation is None:
         return False
     return process.conversation.pending
+
+
+def _begins(process: "Process") -> bool:
+    """Whether its container was started just now: its streams are there, and need not have anything to read yet."""
+    from wherry.attachment import Attachment
+
+    if isinstance(process, Attachment) and process._conversation is None:
+        return process.conversation is not None
+    return False
 
 
 def _pass_output(client: Hijacked, process: "Process", terminal: bool, wanted: frozenset[str]) -> bool:

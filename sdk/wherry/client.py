@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from wherry.local import LocalEngine
     from wherry.networkcollection import NetworkCollection
     from wherry.options import RunOptions
+    from wherry.remote.client import RemoteClient, RemoteEvents
+    from wherry.remote.containers import RemoteExec
     from wherry.restoring import Restored
     from wherry.stats import Stats
     from wherry.volumecollection import VolumeCollection
@@ -31,6 +33,11 @@ _WHOLE_LOG = {"Type": "local", "Config": {"max-size": "-1"}}  # what is returned
 class Client:
     """
     Containers, by this very process: no daemon is needed, none is looked for.
+
+    With *host* (or WHERRY_HOST) the work is done by an engine that speaks Docker's Engine API instead: `unix://PATH`,
+    `tcp://HOST:PORT` (DOCKER_TLS_VERIFY and DOCKER_CERT_PATH hold), `ssh://[USER@]HOST`, or `auto` for a daemon if one
+    answers, else none; "" is this process' own engine whatever the environment says. What only that can do raises
+    Unsupported then.
 
     *root* (WHERRY_ROOT, or /var/lib/wherry) keeps images and containers, *run* (WHERRY_RUN; /run/wherry, or `run` below
     a root that was given) what lives only while they do. *mirrors* are tried before a registry itself:
@@ -45,16 +52,45 @@ class Client:
         root: str | os.PathLike[str] | None = None,
         run: str | os.PathLike[str] | None = None,
         mirrors: Mapping[str, Sequence[str]] | None = None,
+        host: str | None = None,
     ) -> None:
+        self._host = (os.environ.get("WHERRY_HOST") if host is None else host) or None
+        self._made_remote: RemoteClient | None = None
         self._root, self._run = Path(root_directory(root)), Path(run_directory(run, root))
         self._mirrors = mirrors
         self._made_engine: LocalEngine | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made_engine": None}
+        return {**self.__dict__, "_made_engine": None, "_made_remote": None}
+
+    @classmethod
+    def from_env(cls) -> "Client":
+        """On the engine that the docker command would use: DOCKER_HOST, DOCKER_CONTEXT, or the context in use."""
+        from wherry.remote.address import find
+
+        made = cls(host="env")
+        find()  # for its errors, which belong here
+        return made
+
+    @property
+    def _remote(self) -> "RemoteClient | None":
+        """The engine elsewhere, None for the one of this process."""
+        if self._host is None:
+            return None
+        if self._made_remote is None:
+            from wherry.remote.client import choose
+
+            self._made_remote = choose(self._host)
+            if self._made_remote is None:
+                self._host = None
+        return self._made_remote
 
     @property
     def _engine(self) -> "LocalEngine":
+        if (remote := self._remote) is not None:
+            from wherry.errors import Unsupported
+
+            raise Unsupported(f"the engine at {remote.api.address} cannot do that: it takes the one of this process")
         if self._made_engine is None:
             from wherry.local import LocalEngine
 
@@ -75,11 +111,15 @@ class Client:
     @property
     def containers(self) -> "ContainerCollection":
         """Every container of this root."""
+        if (remote := self._remote) is not None:
+            return remote.containers  # type: ignore[return-value] # another class with the same methods
         return ContainerCollection(self)
 
     @property
     def networks(self) -> "NetworkCollection":
         """Every network of this root."""
+        if (remote := self._remote) is not None:
+            return remote.networks  # type: ignore[return-value] # another class with the same methods
         from wherry.networkcollection import NetworkCollection
 
         return NetworkCollection(self._engine)
@@ -87,6 +127,8 @@ class Client:
     @property
     def images(self) -> "ImageCollection":
         """Every image of this root."""
+        if (remote := self._remote) is not None:
+            return remote.images  # type: ignore[return-value] # another class with the same methods
         from wherry.images import ImageCollection
 
         return ImageCollection(self._engine)
@@ -94,6 +136,8 @@ class Client:
     @property
     def volumes(self) -> "VolumeCollection":
         """Every volume of this root."""
+        if (remote := self._remote) is not None:
+            return remote.volumes  # type: ignore[return-value] # another class with the same methods
         from wherry.volumecollection import VolumeCollection
 
         return VolumeCollection(self._engine)
@@ -109,6 +153,8 @@ class Client:
         ImageNotFound and what else a pull can raise, NameInUse, PortInUse, ExecutableNotFound, UserNotFound,
         StartFailed, NotReady, TimeoutError, InvalidArgument; TypeError for an option that nobody knows.
         """
+        if (remote := self._remote) is not None:
+            return remote.run(image, command, **options)
         from wherry.container import Container
         from wherry.options import Options
 
@@ -126,6 +172,8 @@ class Client:
         self, image: str, command: str | Sequence[str] | None = None, **options: Unpack["RunOptions"]
     ) -> "Container":
         """As `run`, without starting it."""
+        if (remote := self._remote) is not None:
+            return remote.create(image, command, **options)
         from wherry.container import Container
         from wherry.options import Options
 
@@ -148,7 +196,7 @@ class Client:
         """
         options.pop("auto_remove", None)
         options.pop("remove", None)
-        if "log_config" not in options:
+        if "log_config" not in options and self._remote is None:
             options["log_config"] = _WHOLE_LOG
         with self.run(image, command, **options) as container:
             ended = container.wait(timeout)
@@ -166,13 +214,15 @@ class Client:
         filters: Mapping[str, Any] | None = None,
         *,
         follow: bool = True,
-    ) -> "EventStream":
+    ) -> "EventStream | RemoteEvents":
         """
         What happens from here on, and with *since* or *until* (seconds since 1970) what has happened, as docker tells.
 
         It goes on until *until* or `close()`; without *follow* it ends with what is there. *filters* are docker's:
         container, event, image, label, network, type, volume. Of what is long ago only the last megabytes are kept.
         """
+        if (remote := self._remote) is not None:
+            return remote.events(since, until, filters, follow=follow)
         from wherry.events import EventStream
 
         self._engine.open()
@@ -180,8 +230,10 @@ class Client:
             Path(self._engine.events.directory), since=since, until=until, filters=filters, follow=follow
         )
 
-    def get_exec(self, exec_id: str) -> "Exec":
+    def get_exec(self, exec_id: str) -> "Exec | RemoteExec":
         """An exec that `Container.exec_create` has made. Raises ExecNotFound."""
+        if (remote := self._remote) is not None:
+            return remote.get_exec(exec_id)
         from wherry import execs
 
         execs.find(self._engine, exec_id)
@@ -199,6 +251,8 @@ class Client:
 
     def stats(self) -> "list[Stats]":
         """What each running container uses at this moment; see `Container.stats`."""
+        if (remote := self._remote) is not None:
+            return remote.stats()
         from wherry.stats import Sampler
 
         return Sampler(self._engine).all()
@@ -209,10 +263,11 @@ class Client:
 
         With *content* every blob is read and its digest checked.
         """
+        engine = self._engine
         problems = [
             f"{problem.kind}: {problem.what}; {problem.repair}" for problem in self.images.check(content=content)
         ]
-        return [*problems, *self._engine.check()]
+        return [*problems, *engine.check()]
 
     def doctor(self) -> "list[Check]":
         """What this host has of what containers need, what it lacks, and what would mend that. Nothing is changed."""
@@ -222,6 +277,8 @@ class Client:
 
     def version(self) -> dict[str, str]:
         """Of wherry, its interpreter, and the kernel below."""
+        if (remote := self._remote) is not None:
+            return remote.version()
         import platform
 
         from wherry import __version__

@@ -1,0 +1,686 @@
+"""Containers of a distant engine: the methods of `Container`, as calls of the Engine API."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Literal, Unpack
+
+from wherry.container import Container, LogLine
+from wherry.errors import CommandFailed, ContainerNotFound, NotHealthy, NotReady
+from wherry.execution import ExecResult
+from wherry.logreader import Line
+from wherry.options import Options, size_in_bytes, words
+from wherry.portbinding import container_ports
+from wherry.remote import creation
+from wherry.remote.api import Api, filters
+from wherry.remote.process import Frames, RemoteProcess, is_raw
+from wherry.state import ExitRecord
+from wherry_images.diff import Change
+from wherry_images.reference import parse_reference
+from wherry_oci.errors import Conflict, InvalidArgument, NotFound, Unsupported
+
+if TYPE_CHECKING:
+    import builtins
+    import socket
+
+    from wherry.containerpath import ContainerPath
+    from wherry.limits import UpdateOptions
+    from wherry.options import RunOptions
+    from wherry.readiness import Strategy
+    from wherry.remote.client import RemoteClient
+    from wherry.stats import Stats
+    from wherry_images import Image
+
+_NANO = 1_000_000_000
+_POLL_S = 0.05
+_TAIL_LINES = 20
+_STREAM_NUMBERS = {"stdout": 1, "stderr": 2}
+_KINDS: tuple[Literal["modified", "added", "deleted"], ...] = ("modified", "added", "deleted")  # by the API's number
+
+
+class RemoteContainer(Container):
+    """A container of an engine elsewhere. What needs this machine's kernel raises Unsupported."""
+
+    def __init__(self, id: str, api: Api) -> None:
+        object.__setattr__(self, "id", id)
+        object.__setattr__(self, "_api", api)
+
+    _api: Api
+
+    def __repr__(self) -> str:
+        return f"RemoteContainer(id={self.id!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteContainer, (self.id, self._api)
+
+    @property
+    def _about(self) -> dict[str, str]:
+        return {"container": self.id}
+
+    def _get(self, what: str, query: Mapping[str, Any] | None = None) -> Any:
+        return self._api.get(f"/containers/{self.id}/{what}", query, about=self._about)
+
+    def _post(self, what: str, query: Mapping[str, Any] | None = None, body: Mapping[str, Any] | None = None) -> Any:
+        return self._api.post(f"/containers/{self.id}/{what}", query, body, about=self._about)
+
+    # what it is
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What `docker inspect` tells, in its words."""
+        found: dict[str, Any] = self._get("json")
+        return found
+
+    @property
+    def name(self) -> str:
+        return str(self.attrs["Name"]).removeprefix("/")
+
+    @property
+    def image(self) -> str:
+        return str(self.attrs["Config"]["Image"])
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.attrs["Config"].get("Labels") or {}
+
+    @property
+    def status(self) -> str:
+        return str(self.attrs["State"]["Status"])
+
+    @property
+    def health(self) -> str | None:
+        state = self.attrs["State"]
+        return str(state["Health"]["Status"]) if state.get("Running") and state.get("Health") else None
+
+    @property
+    def pid(self) -> int:
+        """The number of its first process on the engine's host; 0 when it does not run."""
+        return int(self.attrs["State"].get("Pid") or 0)
+
+    @property
+    def exit(self) -> ExitRecord | None:
+        return _exit_record(self.attrs)
+
+    @property
+    def ports(self) -> dict[str, Any]:
+        return self.attrs["NetworkSettings"].get("Ports") or {}
+
+    def port(self, container_port: int | str) -> int:
+        [(number, protocol)] = container_ports(container_port)
+        if bindings := self.ports.get(f"{number}/{protocol}"):
+            return int(bindings[0]["HostPort"])
+        raise NotFound(f"container {self.name} publishes no port {number}/{protocol}: give it in ports=, and start it")
+
+    @property
+    def ip(self) -> str:
+        settings = self.attrs["NetworkSettings"]
+        networks = settings.get("Networks") or {}
+        return str(settings.get("IPAddress") or next((one["IPAddress"] for one in networks.values()), "") or "")
+
+    def connect(self, port: int, timeout: float | None = None) -> "socket.socket":
+        """Raises Unsupported."""
+        raise Unsupported(
+            f"connect({port}) opens a socket in the container, which only the engine here can: publish it"
+        )
+
+    def top(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._get("top")
+        return {"Titles": found["Titles"], "Processes": found["Processes"]}
+
+    def stats(self, *, stream: bool = True, interval: float = 1.0) -> "Any":
+        """As `Container.stats`; the engine sends a sample each second."""
+        if interval != 1.0:
+            raise Unsupported(f"interval={interval}: the Engine API gives a sample each second")
+        if stream:
+            return self._samples()
+        once = {"one-shot": True} if self._api.version >= (1, 41) else {}
+        return _sample(self._get("stats", {"stream": False, **once}))
+
+    def _samples(self) -> "Iterator[Stats]":
+        for document in self._api.documents("GET", f"/containers/{self.id}/stats", {"stream": True}, about=self._about):
+            if not (document.get("pids_stats") or {}).get("current"):  # it has ended
+                return
+            yield _sample(document)
+
+    # its life
+
+    def start(self) -> None:
+        self._post("start")
+
+    def stop(self, timeout: float | None = None, signal: int | str | None = None) -> None:
+        self._post("stop", {"t": None if timeout is None else int(-(-timeout // 1)), "signal": signal})
+
+    def restart(self, timeout: float | None = None) -> None:
+        self._post("restart", {"t": None if timeout is None else int(-(-timeout // 1))})
+
+    def kill(self, signal: int | str = "SIGKILL") -> None:
+        self._post("kill", {"signal": signal})
+
+    def pause(self) -> None:
+        self._post("pause")
+
+    def unpause(self) -> None:
+        self._post("unpause")
+
+    def wait(  # type: ignore[override] # the overloads of the base class
+        self,
+        timeout: float | None = None,
+        condition: Literal["not-running", "next-exit", "removed", "healthy"] = "not-running",
+    ) -> ExitRecord | None:
+        if condition == "healthy":
+            self.wait_healthy(timeout)
+            return None
+        if condition not in ("not-running", "next-exit", "removed"):
+            raise InvalidArgument(f"condition={condition!r}: one of not-running, next-exit, removed, healthy")
+        if condition == "not-running" and self.status == "created":
+            raise Conflict(f"container {self.short_id} was never started: there is nothing to wait for")
+        try:
+            answer = self._api.json(
+                "POST",
+                f"/containers/{self.id}/wait",
+                {"condition": condition},
+                timeout=timeout,
+                about=self._about,
+            )
+        except TimeoutError:
+            still = "is still there" if condition == "removed" else "still runs"
+            raise TimeoutError(f"container {self.short_id} {still} after {timeout} s") from None
+        try:
+            if (record := self.exit) is not None and record.exit_code == answer["StatusCode"]:
+                return record
+        except ContainerNotFound:
+            pass
+        return ExitRecord(exit_code=int(answer["StatusCode"]))
+
+    def wait_for(self, *wanted: "Strategy | Callable[[Container], object]", timeout: float = 60.0) -> None:
+        from wherry.readiness import strategies
+        from wherry.remote.readiness import is_ready
+
+        deadline = monotonic() + timeout
+        for one in strategies(wanted):
+            while not is_ready(self, one):
+                status = self.status
+                if status not in ("running", "paused", "restarting"):
+                    raise NotReady(self.name, status, one, self._tail())
+                if monotonic() >= deadline:
+                    raise TimeoutError(
+                        f"container {self.short_id} is not ready after {timeout:g} s: {one}; it said: "
+                        f"{self._tail().strip() or 'nothing'}"
+                    )
+                sleep(_POLL_S)
+
+    def wait_healthy(self, timeout: float | None = None) -> None:
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            document = self.attrs
+            state = document["State"]
+            health = state.get("Health") or {}
+            if not state.get("Running"):
+                raise NotHealthy(self.name, str(state["Status"]), self._tail())
+            if health.get("Status") in (None, "none"):
+                raise InvalidArgument(f"container {self.name} has no health check: give it healthcheck=")
+            if health["Status"] == "healthy":
+                return
+            if health["Status"] == "unhealthy":
+                raise NotHealthy(self.name, "unhealthy", str((health.get("Log") or [{}])[-1].get("Output", "")))
+            if deadline is not None and monotonic() >= deadline:
+                raise TimeoutError(f"container {self.short_id} is not healthy after {timeout} s")
+            sleep(_POLL_S)
+
+    def _tail(self) -> str:
+        return str(self.logs(tail=_TAIL_LINES))
+
+    def update(self, **changes: "Unpack[UpdateOptions]") -> None:
+        self._post("update", body=_update(changes))
+
+    def remove(self, force: bool = False, v: bool = False) -> None:
+        self._api.delete(f"/containers/{self.id}", {"force": force, "v": v}, about=self._about)
+
+    # its output
+
+    def logs(  # type: ignore[override] # the overloads of the base class
+        self,
+        *,
+        follow: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        tail: int | Literal["all"] = "all",
+        since: float | datetime = 0,
+        until: float | datetime | None = None,
+        timestamps: bool = False,
+    ) -> str | Generator[LogLine, None, None]:
+        lines = self._log_lines(follow, stdout, stderr, tail, since, until)
+        if follow:
+            return _log_lines(lines, timestamps)
+        content = b"".join(_stamp(line) + line.content if timestamps else line.content for line in lines)
+        return content.decode("utf-8", "replace")
+
+    def output(self, stdout: bool = True, stderr: bool = True) -> bytes:
+        return b"".join(line.content for line in self._log_lines(False, stdout, stderr, "all", 0, None))
+
+    def _log_lines(
+        self,
+        follow: bool,
+        stdout: bool,
+        stderr: bool,
+        tail: int | str,
+        since: float | datetime,
+        until: float | datetime | None,
+    ) -> Iterator[Line]:
+        if not (stdout or stderr):
+            raise InvalidArgument("stdout and stderr are both off: there is nothing to read")
+        query = {
+            "follow": follow,
+            "stdout": stdout,
+            "stderr": stderr,
+            "tail": tail,
+            "since": _unix(since),
+            "until": None if until is None else _unix(until),
+            "timestamps": True,
+        }
+        terminal = bool(self.attrs["Config"].get("Tty"))
+        with self._api.exchange("GET", f"/containers/{self.id}/logs", query, about=self._about) as (
+            head,
+            connection,
+        ):
+            raw = is_raw(head, terminal=terminal)
+            frames, lines = Frames(raw=raw), _Lines(raw=raw)
+            for piece in connection.pieces():
+                frames.feed(piece)
+                while (found := frames.next()) is not None:
+                    yield from lines.feed(*found)
+            yield from lines.end()
+
+    # its files
+
+    def path(self, path: str) -> "ContainerPath":
+        from wherry.remote.path import RemotePath
+
+        return RemotePath(self, path)
+
+    def get_archive(self, path: str) -> Iterator[bytes]:
+        return self._api.stream("GET", f"/containers/{self.id}/archive", {"path": path}, about={"container_file": path})
+
+    def put_archive(self, path: str, data: bytes | Iterable[bytes]) -> None:
+        self._api.json("PUT", f"/containers/{self.id}/archive", {"path": path}, data, about={"container_file": path})
+
+    @property
+    def size(self) -> int:
+        return int(self._get("json", {"size": True}).get("SizeRw") or 0)
+
+    def diff(self) -> list[Change]:
+        return [Change(kind=_KINDS[int(one["Kind"])], path=one["Path"]) for one in self._get("changes") or ()]
+
+    def export(self) -> Iterator[bytes]:
+        return self._api.stream("GET", f"/containers/{self.id}/export", about=self._about)
+
+    def commit(
+        self,
+        reference: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        author: str = "",
+        message: str = "",
+        pause: bool = True,
+    ) -> "Image":
+        from wherry.remote.images import RemoteImageCollection
+
+        named = {}
+        if reference is not None:
+            parsed = parse_reference(reference)
+            named = {"repo": parse_reference(parsed.name).familiar.removesuffix(":latest"), "tag": parsed.tag}
+        query = {"container": self.id, **named, "author": author, "comment": message, "pause": pause}
+        made = self._api.post("/commit", query, dict(config or {}), about=self._about)
+        return RemoteImageCollection(self._api).get(made["Id"])
+
+    def rename(self, name: str) -> None:
+        self._post("rename", {"name": name})
+
+    # processes in it
+
+    def attach(self, *, logs: bool = False) -> RemoteProcess:
+        document = self.attrs
+        terminal = bool(document["Config"].get("Tty"))
+        query = {"stream": True, "stdin": bool(document["Config"].get("OpenStdin")), "stdout": True, "stderr": True}
+        connection, early, head = self._api.hijack(
+            f"/containers/{self.id}/attach", {**query, "logs": logs}, about=self._about
+        )
+        return RemoteProcess(
+            connection,
+            early,
+            raw=is_raw(head, terminal=terminal),
+            command=(str(document["Path"]), *document["Args"]),
+            ended=self._ended,
+            resize=lambda rows, columns: self._post("resize", {"h": rows, "w": columns}),
+        )
+
+    def _ended(self) -> int | None:
+        """Its exit code; 0 for one that is gone: nobody knows it any more."""
+        try:
+            record = self.exit
+        except ContainerNotFound:
+            return 0
+        return None if record is None else record.exit_code
+
+    def exec_create(  # type: ignore[override] # another class with the same methods
+        self,
+        command: str | Sequence[str],
+        *,
+        user: str | int | None = None,
+        environment: Mapping[str, str] | Sequence[str] | None = None,
+        working_dir: str | None = None,
+        tty: bool = False,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        privileged: bool = False,
+        detach_keys: str = "",
+    ) -> "RemoteExec":
+        arguments = words(command, "command")
+        if not arguments:
+            raise InvalidArgument("command is empty: give a program")
+        pairs = environment.items() if isinstance(environment, Mapping) else ()
+        asked = {
+            "Cmd": list(arguments),
+            "User": "" if user is None else str(user),
+            "Env": [f"{name}={value}" for name, value in pairs] or list(environment or ()),
+            "WorkingDir": working_dir or "",
+            "Tty": tty,
+            "AttachStdin": stdin,
+            "AttachStdout": stdout,
+            "AttachStderr": stderr,
+            "Privileged": privileged,
+            "DetachKeys": detach_keys,
+        }
+        made = self._post("exec", body=asked)
+        return RemoteExec(made["Id"], self._api, self.id, arguments, tty)
+
+    def popen(
+        self,
+        command: str | Sequence[str],
+        *,
+        user: str | int | None = None,
+        environment: Mapping[str, str] | Sequence[str] | None = None,
+        working_dir: str | None = None,
+        tty: bool = False,
+        stdin: bool = False,
+        privileged: bool = False,
+    ) -> RemoteProcess:
+        made = self.exec_create(
+            command,
+            user=user,
+            environment=environment,
+            working_dir=working_dir,
+            tty=tty,
+            stdin=stdin,
+            privileged=privileged,
+        )
+        return made.start()
+
+    def exec(
+        self,
+        command: str | Sequence[str],
+        *,
+        user: str | int | None = None,
+        environment: Mapping[str, str] | Sequence[str] | None = None,
+        working_dir: str | None = None,
+        input: bytes | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        privileged: bool = False,
+    ) -> ExecResult:
+        """As `Container.exec`, but that after *timeout* seconds it goes on: the Engine API cannot end it."""
+        result = super().exec(
+            command,
+            user=user,
+            environment=environment,
+            working_dir=working_dir,
+            input=input,
+            timeout=timeout,
+            privileged=privileged,
+        )
+        if result.exit_code in (126, 127):
+            _check_started(self.name, result)
+        if check and result.exit_code != 0:
+            command_words = words(command, "command") or ()
+            raise CommandFailed(
+                f"exec in container {self.short_id}", command_words, result.exit_code, result.stdout, result.stderr
+            )
+        return result
+
+
+def _check_started(container: str, result: ExecResult) -> None:
+    """Docker tells by the stream alone that the program could not be started. Raises what that means."""
+    from wherry.remote.api import refused
+
+    said = (result.stdout or result.stderr).decode("utf-8", "replace").strip()
+    if said.startswith("OCI runtime exec failed"):
+        raise refused(400, said, {"container": container})
+
+
+class RemoteExec:
+    """As `wherry.execs.Exec`."""
+
+    def __init__(self, id: str, api: Api, container: str, command: tuple[str, ...], terminal: bool) -> None:
+        self.id, self._api = id, api
+        self._container, self._command, self._terminal = container, command, terminal
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What `GET /exec/ID/json` tells. Raises ExecNotFound."""
+        found: dict[str, Any] = self._api.get(f"/exec/{self.id}/json", about={"exec_id": self.id})
+        return found
+
+    @property
+    def running(self) -> bool:
+        return bool(self.attrs["Running"])
+
+    @property
+    def exit_code(self) -> int | None:
+        """None before it has ended."""
+        document = self.attrs
+        return None if document["Running"] or document["ExitCode"] is None else int(document["ExitCode"])
+
+    def start(self) -> RemoteProcess:
+        """As `Exec.start`."""
+        connection, early, head = self._api.hijack(
+            f"/exec/{self.id}/start",
+            None,
+            {"Detach": False, "Tty": self._terminal},
+            about={"container": self._container},
+        )
+        return RemoteProcess(
+            connection,
+            early,
+            raw=is_raw(head, terminal=self._terminal),
+            command=self._command,
+            ended=lambda: self.exit_code,
+            resize=self.resize,
+        )
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell its terminal the size."""
+        self._api.post(f"/exec/{self.id}/resize", {"h": rows, "w": columns}, about={"exec_id": self.id})
+
+
+# -- the collection ----------------------------------------------------------------------------------------------------
+
+
+class RemoteContainerCollection:
+    """`client.containers` of a distant engine."""
+
+    def __init__(self, client: "RemoteClient") -> None:
+        self._client, self._api = client, client.api
+
+    def run(
+        self, image: str, command: str | Sequence[str] | None = None, **options: Unpack["RunOptions"]
+    ) -> RemoteContainer:
+        """As `Client.run`."""
+        return self._client.run(image, command, **options)
+
+    def create(
+        self, image: str, command: str | Sequence[str] | None = None, **options: Unpack["RunOptions"]
+    ) -> RemoteContainer:
+        """As `Client.create`."""
+        return self._client.create(image, command, **options)
+
+    def get(self, name: str) -> RemoteContainer:
+        """By name, id, or the beginning of an id. Raises ContainerNotFound."""
+        return RemoteContainer(self._api.get(f"/containers/{name}/json", about={"container": name})["Id"], self._api)
+
+    def list(
+        self,
+        *,
+        all: bool = False,
+        limit: int | None = None,
+        before: str | None = None,
+        since: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> "builtins.list[RemoteContainer]":
+        """As `ContainerCollection.list`."""
+        bounds = {name: value for name, value in (("before", before), ("since", since)) if value is not None}
+        wanted = _filters({**(filters or {}), **bounds})
+        found = self._api.get("/containers/json", {"all": all, "limit": limit, "filters": wanted})
+        return [RemoteContainer(one["Id"], self._api) for one in found]
+
+    def prune(self) -> "builtins.list[str]":
+        """Remove every container that does not run; returns their ids."""
+        return list(self._api.post("/containers/prune").get("ContainersDeleted") or ())
+
+
+_filters = filters  # `list` has an argument of that name
+
+
+def create(api: Api, image: str, options: Options, given: Mapping[str, Any]) -> RemoteContainer:
+    """A container; the image must be there. Raises ImageNotFound, NameInUse and what else the engine refuses with."""
+    query = {"name": options.name, "platform": options.platform if api.version >= (1, 41) else None}
+    request = creation.body(image, options, given)
+    made = api.post("/containers/create", query, request, about={"container": options.name or image, "image": image})
+    return RemoteContainer(made["Id"], api)
+
+
+# -- documents ---------------------------------------------------------------------------------------------------------
+
+
+def _exit_record(document: Mapping[str, Any]) -> ExitRecord | None:
+    state = document["State"]
+    if state["Status"] not in ("exited", "dead"):
+        return None
+    code = int(state["ExitCode"])
+    return ExitRecord(
+        exit_code=code,
+        signal=code - 128 if 128 < code <= 128 + 64 else None,
+        oom_killed=bool(state.get("OOMKilled")),
+        started=_time(state.get("StartedAt")),
+        finished=_time(state.get("FinishedAt")),
+        restarts=int(document.get("RestartCount") or 0),
+    )
+
+
+def _time(text: str | None) -> int:
+    """RFC 3339 in nanoseconds since 1970; 0 for none."""
+    if not text or text.startswith("0001-"):
+        return 0
+    whole, _, rest = text.partition(".")
+    digits = "".join(character for character in rest if character.isdigit())[:9] if rest else ""
+    moment = datetime.fromisoformat(whole.removesuffix("Z")[:19]).replace(tzinfo=UTC)
+    return int(moment.timestamp()) * _NANO + int(digits.ljust(9, "0") or 0)
+
+
+def _unix(when: float | datetime) -> str:
+    """Seconds since 1970 with their fraction, as the API takes them."""
+    seconds = when.timestamp() if isinstance(when, datetime) else when
+    return f"{seconds:.9f}" if seconds else "0"
+
+
+class _Lines:
+    """Lines out of pieces that begin with their time: each frame does, and each line where there are no frames."""
+
+    def __init__(self, *, raw: bool) -> None:
+        self._raw = raw
+        self._parts: dict[str, tuple[int, bytes]] = {}  # by stream: what has no newline yet, and its time
+
+    def feed(self, stream: str, content: bytes) -> Iterator[Line]:
+        if self._raw:
+            *lines, rest = (self._parts.pop(stream, (0, b""))[1] + content).split(b"\n")
+            for line in lines:
+                time, text = _timed(line + b"\n")
+                yield Line(stream=_STREAM_NUMBERS[stream], time=time, content=text)
+            if rest:
+                self._parts[stream] = 0, rest
+            return
+        time, text = _timed(content)
+        if stream in self._parts:  # a long line comes in several frames
+            time, begun = self._parts.pop(stream)
+            text = begun + text
+        if text.endswith(b"\n"):
+            yield Line(stream=_STREAM_NUMBERS[stream], time=time, content=text)
+        else:
+            self._parts[stream] = time, text
+
+    def end(self) -> Iterator[Line]:
+        for stream, begun in self._parts.items():
+            time, text = _timed(begun[1]) if self._raw else begun
+            yield Line(stream=_STREAM_NUMBERS[stream], time=time, content=text)
+
+
+def _timed(content: bytes) -> tuple[int, bytes]:
+    time, _, rest = content.partition(b" ")
+    return _time(time.decode("ascii", "replace")), rest
+
+
+def _stamp(line: Line) -> bytes:
+    from wherry.container import timestamp
+
+    return timestamp(line.time).encode() + b" "
+
+
+def _log_lines(lines: Iterator[Line], timestamps: bool) -> Generator[LogLine, None, None]:
+    import attrs
+
+    for line in lines:
+        yield LogLine(attrs.evolve(line, content=_stamp(line) + line.content) if timestamps else line)
+
+
+def _sample(document: Mapping[str, Any]) -> "Stats":
+    from wherry.stats import Stats
+
+    found = Stats(document)
+    found.setdefault("networks", {})
+    found["memory_stats"].setdefault("stats", {})
+    found["blkio_stats"]["io_service_bytes_recursive"] = found["blkio_stats"].get("io_service_bytes_recursive") or []
+    return found
+
+
+_UPDATES = {
+    "blkio_weight": "BlkioWeight",
+    "cpu_period": "CpuPeriod",
+    "cpu_quota": "CpuQuota",
+    "cpu_shares": "CpuShares",
+    "cpuset_cpus": "CpusetCpus",
+    "cpuset_mems": "CpusetMems",
+    "kernel_memory": "KernelMemory",
+    "mem_limit": "Memory",
+    "mem_reservation": "MemoryReservation",
+    "memswap_limit": "MemorySwap",
+    "nano_cpus": "NanoCpus",
+    "pids_limit": "PidsLimit",
+}
+
+
+_SIZES = ("kernel_memory", "mem_limit", "mem_reservation", "memswap_limit")
+
+
+def _update(changes: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name == "cpus":
+            found["NanoCpus"] = int(float(value) * 1e9)
+        elif name == "restart_policy":
+            restart = Options.parse(None, {"restart_policy": value}).restart
+            found["RestartPolicy"] = {"Name": restart.name, "MaximumRetryCount": restart.maximum}
+        elif name in _UPDATES:
+            found[_UPDATES[name]] = size_in_bytes(value, name) if name in _SIZES else value
+        else:
+            raise TypeError(f"update() got an unexpected keyword argument {name!r}")
+    return found
