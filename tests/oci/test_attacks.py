@@ -1,18 +1,24 @@
 """Attacks on container runtimes that worked once, tried on `wherry-oci`; those by whole containers are in tests/e2e."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import wherry_oci
 from support import bundles
 from support.bundles import Runtime
 from support.layout import Layout
+from wherry_oci.command.information import template
+from wherry_oci.runtime.cgroups import Hierarchies
 
 pytestmark = pytest.mark.root
 
@@ -104,6 +110,225 @@ def test_a_target_that_is_exchanged_for_a_link_is_never_the_hosts(tmp_path: Path
     assert os.listdir(host) == []
 
 
+_RACE_FOR_PROC = """
+import os, subprocess, sys
+from wherry_oci.runtime import rootfs as fs
+from wherry_oci.linux import mount as m
+root, tries = sys.argv[1], int(sys.argv[2])
+top = fs.mount_root(root, [])
+place = fs.Rootfs(top)
+place.mount({"destination": "/proc", "type": "proc", "source": "proc"})
+flipper = subprocess.Popen([sys.executable, "-c", sys.argv[3], root])
+spec = {"destination": "/volume/hostname", "type": "bind", "source": "/etc/hostname", "options": ["bind"]}
+made = refused = 0
+try:
+    while made + refused < tries:
+        try:
+            place.mount(spec)
+            made += 1
+        except fs.RuntimeFailure as failure:
+            refused += "comes to /proc" in str(failure)
+        while points := [point for point, _ in fs.mount_points() if point.endswith("/hostname")]:
+            if "/proc/" in points[-1]:
+                sys.exit(f"mounted in /proc: {points[-1]}")
+            try:
+                m.umount2(points[-1], m.MNT_DETACH)
+            except OSError:  # it was exchanged meanwhile
+                continue
+finally:
+    flipper.kill()
+    flipper.wait()
+print(made, refused)
+"""
+
+
+def test_a_volume_never_comes_to_proc_by_a_link_that_is_exchanged(tmp_path: Path) -> None:
+    """CVE-2025-52881, CVE-2023-28642: what is mounted there would take the runtime's writes; tried a thousand times."""
+    root = tmp_path / "rootfs"
+    (root / "volume").mkdir(parents=True)
+    (root / "proc").mkdir()
+    (root / "spare").symlink_to("/proc/sys/kernel")
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", _RACE_FOR_PROC, str(root), str(_TRIES), _FLIPPER],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made, refused = map(int, done.stdout.split())
+    assert made + refused == _TRIES
+    assert made > 0
+    assert refused > 0
+
+
+@pytest.mark.parametrize("kind", ["bind", "tmpfs"])
+@pytest.mark.parametrize("destination", ["/proc", "/proc/sys", "/link"])
+def test_nothing_is_mounted_in_the_place_of_proc_or_in_it(runtime: Runtime, kind: str, destination: str) -> None:
+    """CVE-2019-16884, CVE-2023-27561: a volume that an image declares there would be masked and written to instead."""
+    volume = runtime.path / "volume"
+    (volume / "sys").mkdir(parents=True)
+    (runtime.rootfs / "link").symlink_to("proc/sysvipc")
+    options = ["rbind"] if kind == "bind" else []
+    over = {"destination": destination, "type": kind, "source": str(volume), "options": options}
+    for mounts in (_mounts(runtime, over), [over, *_mounts(runtime, without="/proc")]):
+        runtime.configure("ls", "/proc", mounts=mounts)
+        done = runtime("run", "one")
+        if destination == "/proc" or mounts[0] is not over:
+            assert (done.returncode != 0, done.stdout) == (True, "")
+            assert "nothing but a procfs comes to /proc" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["proc", "sys"])
+def test_proc_and_sys_are_not_led_into_a_volume(runtime: Runtime, name: str) -> None:
+    """CVE-2023-27561, CVE-2023-28642: a link in their place leads into a volume, where they could be exchanged."""
+    volume = runtime.path / "volume"
+    (volume / name).mkdir(parents=True)
+    place = runtime.rootfs / name
+    if place.is_dir():
+        place.rmdir()
+    place.symlink_to(f"/volume/{name}")
+    bind = {"destination": "/volume", "type": "bind", "source": str(volume), "options": ["rbind"]}
+    runtime.configure("cat", "/proc/sysrq-trigger", mounts=[bind, *_mounts(runtime)])
+    done = runtime("run", "one")
+    assert done.returncode != 0
+    assert "is not a directory but a link" in done.stderr
+    assert list((volume / name).iterdir()) == []
+
+
+def test_what_numbers_programs_fake_may_be_mounted_in_proc(runtime: Runtime) -> None:
+    """lxcfs's files, and the host's own procfs for a container that shares its processes."""
+    (runtime.path / "uptime").write_text("1.00 2.00\n")
+    fake = {
+        "destination": "/proc/uptime",
+        "type": "bind",
+        "source": str(runtime.path / "uptime"),
+        "options": ["bind", "ro"],
+    }
+    host = {"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]}
+    runtime.configure("cat", "/proc/uptime", mounts=[host, *_mounts(runtime, fake, without="/proc")])
+    assert runtime("run", "one").stdout == "1.00 2.00\n"
+
+
+@pytest.mark.parametrize("namespace", ["own", "shared"])
+def test_control_groups_of_the_host_are_not_written_from_a_user_namespace(runtime: Runtime, namespace: str) -> None:
+    """
+    CVE-2023-25809: a group that is delegated to the container's user can be written by him, but not from inside: what
+    shows there is read-only, with the host's cgroup namespace, too.
+    """
+    groups = [Path(root) for root in Hierarchies.find().directories()]
+    name = f"wherry-oci-tests/delegated-{uuid.uuid4().hex[:12]}"
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+    config = runtime.configure(
+        "sh", "-c", f"for top in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $top/{name}/made && echo made; done; true"
+    )
+    rootless = template(rootless=True)
+    config["mounts"] = rootless["mounts"]
+    config["linux"]["namespaces"] = rootless["linux"]["namespaces"]
+    config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
+    if namespace == "shared":
+        config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "cgroup"]
+        config["mounts"].append(
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
+        )
+    (runtime.bundle / "config.json").write_text(json.dumps(config))
+    subprocess.run(["chown", "-R", "100000:100000", runtime.rootfs], check=True)
+    try:
+        for group in groups:
+            (group / name).mkdir(parents=True)
+            os.chown(group / name, 100000, 100000)
+        done = runtime("run", "one")
+        made = [group for group in groups if (group / name / "made").exists()]
+    finally:
+        for group in groups:
+            for path in (group / name / "made", group / name):
+                if path.exists():
+                    path.rmdir()
+    assert (done.returncode, done.stdout, made) == (0, "", []), done.stderr
+
+
+# A tracer in the container, with the rights that all have there: it tries each process that appears.
+_TRACER = """
+import ctypes, os, sys
+ptrace = ctypes.CDLL(None).ptrace
+SEIZE, WALL = 0x4206, 0x40000000
+print("looking", flush=True)
+tried = 0
+while True:
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if pid in (1, os.getpid()):
+            continue
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                if int(fd) > 2 and (found := os.readlink(f"/proc/{pid}/fd/{fd}")).startswith("/"):
+                    print(f"descriptor {fd} of the one who enters: {found}", flush=True)
+        except OSError:
+            pass
+        if ptrace(SEIZE, pid, 0, 0) == 0:
+            try:
+                program = os.readlink(f"/proc/{pid}/exe")
+                if "busybox" not in program:
+                    print(f"traced {program}", flush=True)
+            except OSError:
+                pass
+        tried += 1
+        if tried % 1000 == 0:
+            print("tried", flush=True)
+    try:
+        while os.waitpid(-1, os.WNOHANG | WALL)[0]:  # the program's end is the tracer's to take note of
+            pass
+    except ChildProcessError:
+        pass
+"""
+_ENTERER = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from wherry_oci.runtime import lifecycle
+from wherry_oci.runtime.lifecycle import Options
+root, bundle, tries = sys.argv[2], sys.argv[3], int(sys.argv[4])
+process = {**lifecycle.load_config(bundle)["process"], "args": ["/bin/busybox", "true"]}
+for _ in range(tries):
+    made, _record = lifecycle.execute(root, "one", process, Options(gated=False))
+    made.start()
+    assert os.waitstatus_to_exitcode(os.waitpid(made.pid, 0)[1]) == 0
+"""
+
+
+def test_who_enters_cannot_be_traced_and_shows_no_descriptor(runtime: Runtime) -> None:
+    """CVE-2016-9962: a thousand execs into a container in which a tracer waits for them."""
+    bind = [
+        {"destination": path, "type": "bind", "source": path, "options": ["rbind", "ro"]}
+        for path in dict.fromkeys(("/usr", "/lib", "/lib64", sys.base_prefix))
+        if os.path.isdir(path)
+    ]
+    if os.path.islink(runtime.rootfs / "bin"):
+        pytest.skip("busybox would lie below the host's /usr")
+    runtime.configure(
+        os.path.realpath(sys.executable), "-I", "-S", "-c", _TRACER, mounts=_mounts(runtime, *bind), process={"env": []}
+    )
+    assert runtime("run", "--detach", "one").returncode == 0
+    log = runtime.path / "out"
+    seen = log.open()
+    try:
+        until = time.monotonic() + 30
+        while "looking" not in seen.read() and time.monotonic() < until:
+            time.sleep(0.02)
+        source = str(Path(wherry_oci.__file__).parent.parent)
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _ENTERER, source, runtime.root, runtime.bundle, str(_TRIES)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert set(seen.read().split("\n")) <= {"", "tried"}
+        assert (runtime.path / "err").read_text() == ""
+        assert runtime.state("one")["status"] == "running"
+    finally:
+        seen.close()
+
+
 @pytest.mark.parametrize("number", range(3, 11))
 def test_the_working_directory_of_a_start_cannot_be_a_leaked_descriptor(runtime: Runtime, number: int) -> None:
     """CVE-2024-21626: no descriptor of the runtime's leads out."""
@@ -177,27 +402,27 @@ def test_sysctls_are_not_written_through_what_is_mounted_in_proc(runtime: Runtim
     """CVE-2025-52881: a link in the image leads a volume into /proc/sys, and what the runtime writes goes to a file."""
     stolen = runtime.path / "stolen"
     stolen.write_text("untouched")
-    (runtime.rootfs / "volume").symlink_to("/proc/sys/net/ipv4/ip_forward")
+    (runtime.rootfs / "volume").symlink_to("/proc/sys/kernel/ns_last_pid")
     bind = {"destination": "/volume", "type": "bind", "source": str(stolen), "options": ["bind"]}
-    runtime.configure("true", mounts=_mounts(runtime, bind), linux={"sysctl": {"net.ipv4.ip_forward": "1"}})
+    runtime.configure("true", mounts=_mounts(runtime, bind), linux={"sysctl": {"kernel.ns_last_pid": "1"}})
     done = runtime("run", "one")
     assert stolen.read_text() == "untouched"
-    assert "set sysctl net.ipv4.ip_forward" in done.stderr
+    assert "set sysctl kernel.ns_last_pid" in done.stderr
 
 
 def test_sysctls_are_not_written_to_another_file_of_proc(runtime: Runtime) -> None:
     """CVE-2025-52881: what is bound over the sysctl is procfs as well, so that its kind tells nothing."""
-    (runtime.rootfs / "volume").symlink_to("/proc/sys/net/ipv4/ip_forward")
+    (runtime.rootfs / "volume").symlink_to("/proc/sys/kernel/ns_last_pid")
     bind = {"destination": "/volume", "type": "bind", "source": "/proc/self/oom_score_adj", "options": ["bind"]}
     runtime.configure(
         "cat",
-        "/proc/sys/net/ipv4/ip_forward",
+        "/proc/sys/kernel/ns_last_pid",
         mounts=_mounts(runtime, bind),
-        linux={"sysctl": {"net.ipv4.ip_forward": "1"}},
+        linux={"sysctl": {"kernel.ns_last_pid": "1"}},
     )
     done = runtime("run", "one")
     assert done.stdout == ""
-    assert "set sysctl net.ipv4.ip_forward" in done.stderr
+    assert "set sysctl kernel.ns_last_pid" in done.stderr
 
 
 def test_what_enters_is_root_of_nothing_inherited(runtime: Runtime) -> None:
@@ -207,6 +432,28 @@ def test_what_enters_is_root_of_nothing_inherited(runtime: Runtime) -> None:
     assert runtime("run", "--detach", "one").returncode == 0
     done = runtime("exec", "one", "sh", "-c", script)
     assert {line.split()[1] for line in done.stdout.splitlines()} == {"0" * 16}, done.stdout
+    added = runtime("exec", "--cap", "CAP_KILL", "--user", "0", "one", "grep", "CapInh", "/proc/self/status")
+    assert added.stdout.split() == ["CapInh:", "0" * 16]
+
+
+def test_a_group_that_is_denied_stays_denied(runtime: Runtime) -> None:
+    """CVE-2023-25173: who is in a group has what the group may, which can be less than others; by start and exec."""
+    secret = runtime.rootfs / "secret"
+    secret.write_text("read\n")
+    os.chown(secret, 0, 4321)
+    secret.chmod(0o604)
+    user = {"uid": 1000, "gid": 1000, "additionalGids": [4321]}
+    runtime.configure("sh", "-c", "cat /secret; id -G; exec sleep 1000", process={"user": user})
+    mine = os.getgroups()
+    try:
+        os.setgroups([24, 27])
+        assert runtime("run", "--detach", "one").returncode == 0
+        done = runtime("exec", "one", "sh", "-c", "cat /secret; id -G")
+        other = runtime("exec", "--user", "1001:1001", "one", "sh", "-c", "id -G")
+    finally:
+        os.setgroups(mine)
+    assert done.stdout.split() == ["1000", "4321"]
+    assert other.stdout.split() == ["1001", "4321"]
 
 
 def test_masked_paths_show_nothing_and_read_only_ones_take_nothing(runtime: Runtime) -> None:

@@ -71,7 +71,7 @@ def _island() -> Iterator[tuple[str, ...]]:
 
 @contextmanager
 def _cgroup_parent() -> Iterator[str]:
-    name = f"wherry-engine-{uuid.uuid4().hex[:8]}"
+    name = f"engine-{uuid.uuid4().hex[:8]}"
     try:
         yield f"/{name}"
     finally:

@@ -234,7 +234,8 @@ def template(*, rootless: bool, uid: int = 0, gid: int = 0) -> "dict[str, Any]":
             "destination": "/sys",
             "type": "none",
             "source": "/sys",
-            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"],
+            # All below it, too: the host's control groups may be this user's (CVE-2023-25809).
+            "options": ["rbind", "nosuid", "noexec", "nodev", "rro"],
         }
         del mounts[6]
     else:

@@ -53,6 +53,8 @@ OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
+PROC_SUPER_MAGIC = 0x9FA0
+_STATFS_BYTES = 120
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
@@ -173,3 +175,10 @@ def mount_setattr(
         syscall(NUMBERS["mount_setattr"], dirfd, path_bytes(path), flags, address(attributes), len(attributes))
     except OSError as error:
         raise type(error)(error.errno, error.strerror, path) from None
+
+
+def fstatfs_type(fd: int) -> int:
+    """fstatfs(2): the magic number of the file system that *fd* is on. Raises OSError."""
+    status = bytearray(_STATFS_BYTES)
+    syscall(NUMBERS["fstatfs"], fd, address(status))
+    return int.from_bytes(status[:8], "little")

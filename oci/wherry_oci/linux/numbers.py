@@ -14,6 +14,7 @@ _TABLE = {
     "fsconfig": (431, 431),
     "fsmount": (432, 432),
     "fsopen": (430, 430),
+    "fstatfs": (138, 44),
     "inotify_add_watch": (254, 27),
     "inotify_init1": (294, 26),
     "ioprio_set": (251, 30),

@@ -49,6 +49,15 @@ _DEVICE_LINKS = (
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 )
+# What others show in the place of the host's numbers (lxcfs), and may be mounted in /proc: nothing else is kept safe by
+# masks and labels then (CVE-2019-16884).
+_FAKED_IN_PROC = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo diskstats loadavg meminfo slabinfo stat swaps uptime net/dev sys/kernel/ns_last_pid "
+        "sys/crypto/fips_enabled"
+    ).split()
+)
 
 
 def failed(step: str, error: OSError, path: str = "") -> RuntimeFailure:
@@ -185,6 +194,7 @@ class Rootfs:
         try:
             is_directory = stat.S_ISDIR(os.stat(tree).st_mode)
             target = (make_directory_inside if is_directory else make_file_inside)(self.root, destination)
+            self._refuse_in_proc(tree, target)
             self._attach(tree, target, options)
         finally:
             os.close(tree)
@@ -206,6 +216,7 @@ class Rootfs:
         tree = new_filesystem(kind, source, options)
         if options.copy_up and covered is not None:
             copy_up(target, tree)
+        self._refuse_in_proc(tree, target)
         self._attach(tree, target, options)
         if kind == "proc":
             self.proc = tree
@@ -213,6 +224,20 @@ class Rootfs:
             self.devpts = tree
         else:
             os.close(tree)
+
+    def _refuse_in_proc(self, tree: int, target: int) -> None:
+        """On /proc comes a procfs, and in it nothing that could hide what masks and labels are for."""
+        root = os.readlink(f"/proc/self/fd/{self.root}").rstrip("/")
+        place = os.readlink(f"/proc/self/fd/{target}").removeprefix(root)
+        if place == "/proc":
+            allowed = m.fstatfs_type(tree) == m.PROC_SUPER_MAGIC
+        else:
+            allowed = m.fstatfs_type(target) != m.PROC_SUPER_MAGIC or place in _FAKED_IN_PROC
+        if not allowed:
+            os.close(target)
+            raise RuntimeFailure(
+                "invalid", f"mount on {place}", "nothing but a procfs comes to /proc, and no volume in it", place
+            )
 
     def _mode_of_directory(self, path: str) -> int | None:
         """Of what is at *path* inside already."""
