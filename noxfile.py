@@ -28,6 +28,9 @@ DEMO = {
 }
 JUDGES = {
     "nftables": "nft, to see the rules that wherry made",
+    "uidmap": "newuidmap: ids for an ordinary user's containers",
+    "passt": "pasta: the way out of an ordinary user's containers",
+    "slirp4netns": "another way out of them",
     "libseccomp2": "the judge of seccomp programs",
     "libarchive-tools": "bsdtar, a judge of layers",
     "umoci": "a judge of unpacking",

@@ -9,19 +9,20 @@ import gc
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import Any, NoReturn
 
 import pytest
 
 from support import host as hosts
-from support import images, leftovers
+from support import images, leftovers, users
 from support import registry as registries
 from support import world as worlds
 from support.host import Host
 from support.layout import Layout
 from support.registry import Registry
+from support.users import User
 from support.world import World
 
 KINDS = ("unit", "root", "e2e")
@@ -31,6 +32,11 @@ _left = pytest.StashKey[list[str]]()
 
 
 # --- the run --------------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--rootless`: the tests act for an ordinary user."""
+    parser.addoption("--rootless", action="store_true", help="run the e2e tests as an ordinary user")
 
 
 @pytest.hookimpl(tryfirst=True)  # before the folder of tmp_path is chosen
@@ -53,7 +59,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if _runs_tests(config):
         try:
             hosts.enter()
-        except hosts.NoHost as error:
+            if config.getoption("rootless"):
+                _become_user(config)
+        except (hosts.NoHost, users.NoUser) as error:
             config.stash[_no_host] = str(error)
     config.stash[_before] = {"cgroups": leftovers.cgroups(), "here": _here(config)}
 
@@ -71,6 +79,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def _become_user(config: pytest.Config) -> None:
+    """Act for an ordinary user, to whom the folders of tmp_path belong then."""
+    user = users.made()
+    folder = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined] # of no fixture yet
+    os.chown(folder, user.uid, user.uid)
+    os.chmod(folder.parent, os.stat(folder.parent).st_mode | 0o001)
+    users.become(user)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """After the last test this process is root again, if it was not."""
+    try:
+        return (yield)
+    finally:
+        users.return_to_root()
+
+
 @pytest.hookimpl(trylast=True)  # after the session's fixtures are taken down
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run for what it leaves over."""
@@ -79,6 +105,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if before is None:
         return
     left = config.stash[_left]
+    users.end()
     left += leftovers.settled(lambda: leftovers.new(before["here"], _here(config)))
     worker_output: dict[str, Any] | None = getattr(config, "workeroutput", None)
     if worker_output is not None:
@@ -120,6 +147,11 @@ def _here(config: pytest.Config) -> list[str]:
     """What this process sees of what tests can leave over; the machine's own things belong to others too."""
     if not hosts.entered():
         return []
+    with users.as_root():
+        return _all_here()
+
+
+def _all_here() -> list[str]:
     return [
         *leftovers.mounts(),
         *leftovers.devices(),
@@ -202,7 +234,8 @@ def image() -> Callable[[str], Layout]:
     def get(name: str) -> Layout:
         entered = hosts.entered()
         try:
-            return images.get(name, prefix=entered.machine.prefix if entered else ())
+            with users.as_root():
+                return images.get(name, prefix=entered.machine.prefix if entered else ())
         except images.CannotBuild as error:
             _missing(str(error))
 
@@ -218,10 +251,20 @@ def registry(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     """
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(registries.running(tmp_path_factory.mktemp("registry")))
+            with users.as_root():
+                server = stack.enter_context(registries.running(tmp_path_factory.mktemp("registry")))
         except registries.NoRegistry as error:
             _missing(str(error))
         yield server
+
+
+@pytest.fixture(scope="session")
+def ordinary_user(host: Host) -> User:
+    """An ordinary user of this process, for whom nobody acts yet; a skip where there can be none."""
+    try:
+        return users.made()
+    except users.NoUser as error:
+        _missing(str(error))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from wherry_images.lower import Found, Lower
 from wherry_images.tar_reader import Entry, TarReader
 from wherry_images.whiteout import AUFS, OPAQUE, PREFIX, RESERVED_XATTRS, hidden_name, is_whiteout, opaque_xattr
 from wherry_oci.errors import PermissionDenied, Unavailable
+from wherry_oci.linux.ids import is_host_root, may_chown
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -113,7 +114,7 @@ class _Layer:
         self._reader, self._lower, self._limits = reader, lower, limits
         self._keeps_modes = keeps_modes
         self._uid, self._gid = os.geteuid(), os.getegid()
-        self._may_chown = self._uid == 0
+        self._may_chown, self._may_make_devices = may_chown(), is_host_root()
         self._opaque_xattr = opaque_xattr()
         self._root = _Directory(b"", target, self._is_plain(target))
         self._open: dict[bytes, _Directory] = {}
@@ -274,7 +275,7 @@ class _Layer:
             directory, _ = self._make_room(parent, name)
             os.mknod(name, kind | entry.mode, device, dir_fd=directory.descriptor)
         except PermissionError:
-            if self._uid == 0:
+            if self._may_make_devices:
                 raise
             self._without.add(b"the device " + _join(parent, name))  # as every engine without root leaves it out
             return

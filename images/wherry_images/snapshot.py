@@ -15,6 +15,7 @@ from wherry_images import tree
 from wherry_images.layout import no_space
 from wherry_images.whiteout import RESERVED_XATTRS, is_opaque, is_whiteout
 from wherry_oci.errors import InvalidArgument
+from wherry_oci.linux.ids import is_host_root
 from wherry_oci.spec.mount import Mount
 
 
@@ -64,7 +65,7 @@ class Overlay:
         upper, work = f"{directory}/upper", f"{directory}/work"
         lower = [f"lowerdir={layer.path}" for layer in reversed(visible)]
         # Whatever the kernel's default is: what the container wrote is read from the upper directory alone.
-        options = ["redirect_dir=off", "metacopy=off"] if os.geteuid() == 0 else ["userxattr"]
+        options = ["redirect_dir=off", "metacopy=off"] if is_host_root() else ["userxattr"]
         if read_only and visible:
             if len(visible) == 1:  # overlayfs wants two
                 return [Mount(type="bind", source=visible[0].path, options=("bind", "ro"))]

@@ -5,6 +5,8 @@ import os
 import stat
 from itertools import count
 
+from wherry_oci.linux.ids import may_chown
+
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEEP = 32  # how deep a tree is walked down before its parts are brought to the top
 
@@ -85,7 +87,7 @@ def copy_attributes(source: int, target: str, status: os.stat_result, *, reserve
     Give *target* (a path whose last link is not followed) the owner, mode, extended attributes and times of *source*,
     an O_PATH descriptor whose fstat is *status*; attributes that begin with one of *reserved* stay behind.
     """
-    if os.geteuid() == 0:
+    if may_chown():
         os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
         chmod(target, stat.S_IMODE(status.st_mode))

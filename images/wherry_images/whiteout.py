@@ -4,6 +4,7 @@ import os
 import stat
 
 from wherry_images.errors import InvalidLayer
+from wherry_oci.linux.ids import is_host_root
 
 PREFIX = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -15,7 +16,7 @@ RESERVED_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 
 def opaque_xattr() -> str:
     """The attribute that makes a directory opaque, as whoever mounts with the caller's rights reads it."""
-    return "trusted.overlay.opaque" if os.geteuid() == 0 else "user.overlay.opaque"
+    return "trusted.overlay.opaque" if is_host_root() else "user.overlay.opaque"
 
 
 def hidden_name(name: bytes) -> bytes:

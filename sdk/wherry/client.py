@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from wherry.errors import ContainerError
-from wherry.places import root_directory, run_directory
+from wherry.places import holder_directory, root_directory, run_directory
 
 if TYPE_CHECKING:
     import builtins
@@ -92,9 +92,14 @@ class Client:
 
             raise Unsupported(f"the engine at {remote.api.address} cannot do that: it takes the one of this process")
         if self._made_engine is None:
-            from wherry.local import LocalEngine
+            if os.geteuid() == 0:
+                from wherry.local import LocalEngine
 
-            self._made_engine = LocalEngine(self._root, self._run, self._mirrors)
+                self._made_engine = LocalEngine(self._root, self._run, self._mirrors)
+            else:
+                from wherry.rootless.engine import RootlessEngine
+
+                self._made_engine = RootlessEngine(self._root, self._run, self._mirrors, holder=holder_directory())
         return self._made_engine
 
     def __enter__(self) -> "Client":
@@ -104,9 +109,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Let idle connections to the root's database go; the client stays usable."""
+        """Let idle connections to the root's database go, and a user's idle worker; the client stays usable."""
         if self._made_engine is not None:
-            self._made_engine.database.close()
+            self._made_engine.close()
 
     @property
     def containers(self) -> "ContainerCollection":
@@ -273,7 +278,7 @@ class Client:
         """What this host has of what containers need, what it lacks, and what would mend that. Nothing is changed."""
         from wherry.doctor import examine
 
-        return examine(str(self._root))
+        return examine(str(self._root), self._engine)
 
     def version(self) -> dict[str, str]:
         """Of wherry, its interpreter, and the kernel below."""

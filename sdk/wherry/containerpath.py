@@ -105,13 +105,8 @@ class ContainerPath:
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Remove a file or a link."""
         try:
-            with (
-                self._container._engine.rootfs(self._container.id) as root,
-                root.parent(str(self._path)) as (directory, name),
-            ):
-                os.unlink(name, dir_fd=directory)
-        except (FileNotFoundError, NotFound):
+            with self._container._engine.rootfs(self._container.id) as root:
+                root.unlink(str(self._path))
+        except NotFound:
             if not missing_ok:
-                raise NotFound(f"{self._path} in the container: no such file or directory") from None
-        except IsADirectoryError:
-            raise Conflict(f"{self._path} in the container is a directory") from None
+                raise

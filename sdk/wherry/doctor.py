@@ -3,8 +3,14 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import attrs
+
+from wherry_oci.errors import Error
+
+if TYPE_CHECKING:
+    from wherry.local import LocalEngine
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -24,17 +30,72 @@ class Check:
     remedy: str = ""  # a command, or what to do
 
 
-def examine(root: str) -> list[Check]:
-    """Look at everything; nothing is changed. *root* is where images and containers are."""
-    return [check for look in _LOOKS for check in look()] + list(_root(root))
+def examine(root: str, engine: "LocalEngine") -> list[Check]:
+    """Look at everything; nothing is changed. *root* is where images and containers are, *engine* whose they are."""
+    found = [check for look in _LOOKS for check in look()]
+    try:
+        found += engine.do(_inside)
+    except Error as error:
+        remedy = "sysctl -w user.max_user_namespaces=15000 kernel.apparmor_restrict_unprivileged_userns=0"
+        found.append(Check(name="user namespace", status=MISSING, found=str(error), remedy=remedy))
+    if os.geteuid() != 0:
+        found += _way_out()
+    return found + list(_root(root))
+
+
+def _inside(engine: "LocalEngine") -> list[Check]:
+    """What is to be looked at where containers are made."""
+    return [check for look in _INSIDE for check in look()]
 
 
 def _user() -> Iterator[Check]:
     user = os.geteuid()
     if user == 0:
         yield Check(name="user", status=OK, found="root")
+        return
+    yield Check(name="user", status=OK, found=f"user {user}: containers are in a user namespace, where it is root")
+    yield from _ids()
+
+
+def _ids() -> Iterator[Check]:
+    from wherry.rootless import holder
+
+    lacking = [name for name in ("newuidmap", "newgidmap") if holder.program(name) is None]
+    users, _ = holder.mappings()
+    if lacking:
+        yield Check(
+            name="ids",
+            status=WARNING,
+            found=f"no {lacking[0]}: containers have one user, who owns every file",
+            remedy="apt-get install uidmap",
+        )
+    elif len(users) == 1:
+        yield Check(
+            name="ids",
+            status=WARNING,
+            found="none in /etc/subuid and /etc/subgid: containers have one user, who owns every file",
+            remedy="usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER (as root)",
+        )
     else:
-        yield Check(name="user", status=MISSING, found=f"user {user}", remedy="run it as root: sudo wherry …")
+        yield Check(name="ids", status=OK, found=f"{sum(each['size'] for each in users)} can be mapped")
+
+
+def _way_out() -> Iterator[Check]:
+    from wherry.places import holder_directory
+    from wherry.rootless import holder
+
+    found = holder.way_out(holder_directory())
+    if found:
+        yield Check(name="way out", status=OK, found=f"containers reach the world through {found}")
+        return
+    there = [name for name in holder.CONNECTORS if holder.program(name) is not None]
+    why = f"{there[0]} could not: see {holder_directory()}/{holder.LOG}" if there else "no pasta, no slirp4netns"
+    yield Check(
+        name="way out",
+        status=WARNING,
+        found=f"{why}: containers in bridges do not reach the world; their published ports work",
+        remedy="apt-get install passt (as root); then end the holder, or log in anew" if not there else "read that log",
+    )
 
 
 def _kernel() -> Iterator[Check]:
@@ -68,7 +129,15 @@ def _namespaces() -> Iterator[Check]:
 def _cgroups() -> Iterator[Check]:
     from wherry_oci.runtime.cgroups import Hierarchies
 
-    hierarchies = Hierarchies.find()
+    hierarchies = Hierarchies.own()
+    if os.geteuid() != 0 and not hierarchies.directories():
+        yield Check(
+            name="cgroups",
+            status=WARNING,
+            found="this user has none of its own: no limits, no pause, no stats of use",
+            remedy="systemd-run --user --scope -p Delegate=yes $SHELL (on cgroup v2)",
+        )
+        return
     known = set(hierarchies.v1)
     if hierarchies.unified is not None:
         known |= set(_read(f"{hierarchies.unified}/cgroup.controllers").split())
@@ -222,8 +291,7 @@ _LOOKS: tuple[Callable[[], Iterator[Check]], ...] = (
     _kernel,
     _namespaces,
     _cgroups,
-    _overlay,
-    _nftables,
     _ipv6,
     _seccomp,
 )
+_INSIDE: tuple[Callable[[], Iterator[Check]], ...] = (_overlay, _nftables)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from wherry import membership, mountplan, network, recovery, specification, volumes
+from wherry import membership, mountplan, namefiles, network, recovery, specification, volumes
 from wherry import state as states
 from wherry.containerstore import COMPONENT, MIGRATIONS, ContainerStore, Record
 from wherry.errors import (
@@ -31,6 +31,7 @@ from wherry.reservation import Reservation
 from wherry_images import Image, ImageStore
 from wherry_images.errors import ImageNotFound
 from wherry_oci.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable, Unsupported
+from wherry_oci.linux.ids import is_host_root
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_shim import client as shims
 from wherry_shim import records
@@ -76,6 +77,8 @@ class LocalEngine:
 
     def __init__(self, root: Path, run: Path, mirrors: Mapping[str, Sequence[str]] | None = None) -> None:
         self.root, self.run_directory = root, run
+        self.network: int | None = None  # a descriptor of the one that bridges are in, when it is not this process's
+        self.owner = 0  # the process whose container it is, when it is not this one
         self.images = ImageStore(root, mirrors=mirrors)
         self.database = self.images.database
         self.store = ContainerStore(self.database, root, run)
@@ -86,18 +89,33 @@ class LocalEngine:
 
     def open(self) -> None:
         """Make the directories and tables at first need. Raises PermissionDenied, Unavailable."""
-        if os.geteuid() != 0:
-            raise PermissionDenied(
-                f"wherry was called by user {os.geteuid()}, and containers need root here: run it as root (sudo)"
-            )
+        self._check_user()
         try:
             for directory in (self.root, self.run_directory):
                 os.makedirs(directory, 0o700, exist_ok=True)
+        except PermissionError as error:
+            raise PermissionDenied(
+                f"user {os.geteuid()} cannot make {error.filename}: give a root of its own (root=, WHERRY_ROOT)"
+            ) from error
         except OSError as error:
             raise Unavailable(f"cannot make {error.filename}: {(error.strerror or '').lower()}") from error
         self.database.migrate(COMPONENT, MIGRATIONS)
         self.database.migrate(network.COMPONENT, network.MIGRATIONS)
         self.database.migrate(volumes.COMPONENT, volumes.MIGRATIONS)
+
+    def _check_user(self) -> None:
+        if os.geteuid() != 0:
+            raise PermissionDenied(
+                f"user {os.geteuid()} cannot use root's engine: make a Client, which takes the one for this user"
+            )
+
+    def close(self) -> None:
+        """Let idle connections to the root's database go; the engine stays usable."""
+        self.database.close()
+
+    def do(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """Call *function*, with the engine first, where containers' files and networks can be reached: here."""
+        return function(self, *arguments, **keywords)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -211,6 +229,10 @@ class LocalEngine:
                 directory=str(membership.directory_of_names(self, record)),
                 points=points,
             )
+            if not is_host_root():
+                from wherry.rootless import adaptation
+
+                adaptation.adapt(spec, options)
             self._fill_volumes(place.id, image, options, points)
             for name in ("rootfs", "log"):
                 os.mkdir(directory / name, 0o700)
@@ -352,7 +374,7 @@ class LocalEngine:
             "remove": options.auto_remove,
             "restart": {"name": options.restart.name, "maximum": options.restart.maximum},
             "health": health_check(options, image.config.healthcheck),
-            "owner": _owner() if options.lifetime == "owner" else None,
+            "owner": self._owner() if options.lifetime == "owner" else None,
             "events": {"directory": self.events.directory, "attributes": record.event_attributes},
         }
         (directory / "shim.json").write_text(json.dumps(order), encoding="utf-8", errors="surrogateescape")
@@ -388,10 +410,9 @@ class LocalEngine:
             self._start(record, lock)
 
     def _start(self, record: Record, lock: int, shim: Shim | None = None) -> None:
-        directory, run = self.store.directory(record.id), self.store.run_directory(record.id)
+        run = self.store.run_directory(record.id)
         if shim is None:
-            shim = Shim(str(directory), f"{record.settings['cgroup_parent']}/{record.id}")
-            shim.move()
+            shim = self._new_shim(record)
         try:
             os.makedirs(run, 0o700, exist_ok=True)
             if record.settings["network"].startswith(CONTAINER):
@@ -401,7 +422,7 @@ class LocalEngine:
             for point in mount_points(record):
                 if point.kind == VOLUME:
                     self.volumes.mount(self.volumes.get(point.name))
-            shim.order(str(run), lock)
+            shim.order(str(run), lock, self.network)
         except ShimFailed as failure:
             recovery.clear_failed_start(self.store, record.id)
             raise start_error(record.name, failure.report) from None
@@ -410,6 +431,20 @@ class LocalEngine:
             raise
         with self._transaction() as connection:
             self.store.mark_started(connection, record.id)
+
+    def _new_shim(self, record: Record) -> Shim:
+        shim = Shim(str(self.store.directory(record.id)), f"{record.settings['cgroup_parent']}/{record.id}")
+        shim.move()
+        return shim
+
+    def _owner(self) -> dict[str, int | None]:
+        """Whose process it is, so that the shim can tell when that ends."""
+        pid = self.owner or os.getpid()
+        return {"pid": pid, "start": records.start_time(pid)}
+
+    def host_servers(self, dns: Sequence[str]) -> list[str]:
+        """Whom a container's resolver asks: *dns* if given, else the host's."""
+        return namefiles.servers(namefiles.host_resolv_conf(), dns)
 
     def kill(self, name: str, signal: int | str, *, stop: bool = False) -> None:
         """Send *signal*; with *stop* it is not started again whatever its restart policy. Raises NotRunning."""
@@ -727,7 +762,12 @@ class LocalEngine:
         record = self.record(name)
         if not self.state(record).pid:
             raise NotRunning(record.name, self.state(record).status, "list the processes of")
-        return Cgroup(f"{record.settings['cgroup_parent']}/{record.id}", Hierarchies.find()).pids()
+        group = Cgroup(f"{record.settings['cgroup_parent']}/{record.id}", Hierarchies.own())
+        if group.directories:
+            return group.pids()
+        from wherry.processes import of_namespace
+
+        return of_namespace(self.state(record).pid)
 
     def converse(self, record: Record, op: str, **request: Any) -> tuple[shims.Conversation, dict[str, Any]]:
         """A conversation with its shim, and the first answer. Raises NotRunning."""
@@ -770,11 +810,6 @@ def _own_changes(found: "Sequence[Change]") -> "list[Change]":
 def mount_points(record: Record) -> list[MountPoint]:
     """A container's binds, volumes and further mounts."""
     return [MountPoint.from_json(point) for point in record.settings["mount_points"]]
-
-
-def _owner() -> dict[str, int | None]:
-    """This process, so that the shim can tell when it ends."""
-    return {"pid": os.getpid(), "start": records.start_time(os.getpid())}
 
 
 def start_error(container: str, report: Mapping[str, Any]) -> StartFailed:

@@ -45,7 +45,7 @@ def plan_of(engine: "LocalEngine", record: "Record", places: Places) -> dict[str
     proxy = bool(ports) and not nettable.available()
     plan = network.plan(record.id, places, ports, mode=kind, proxy=proxy)
     if any(not place.is_default for place, _ in places):
-        plan["resolver"] = resolver_of(record)
+        plan["resolver"] = resolver_of(engine, record)
     for interface, place in zip(plan.get("interfaces", ()), places, strict=True):
         interface.update(names_of(record, *place))
     return plan
@@ -71,9 +71,9 @@ def names_of(record: "Record", place: Network, endpoint: Endpoint) -> dict[str, 
     return {"names": names, "network_name": place.name, "links": [list(link) for link in endpoint.links]}
 
 
-def resolver_of(record: "Record") -> dict[str, Any]:
+def resolver_of(engine: "LocalEngine", record: "Record") -> dict[str, Any]:
     """Whom its resolver asks for what no container is called."""
-    return {"servers": namefiles.servers(namefiles.host_resolv_conf(), record.settings["dns"])}
+    return {"servers": engine.host_servers(record.settings["dns"])}
 
 
 # files
@@ -185,7 +185,7 @@ def connect(engine: "LocalEngine", name: str, request: EndpointRequest) -> None:
     try:
         network.ensure_bridge(place, engine.run_directory)
         interface = {**network.interface(place, endpoint), **names_of(record, place, endpoint)}
-        resolver = None if place.is_default else resolver_of(record)
+        resolver = None if place.is_default else resolver_of(engine, record)
         answer = _call(engine, record, "connect", interface=interface, table=place.table, resolver=resolver)
     except BaseException:
         if not known:

@@ -89,27 +89,58 @@ class Network:
             "mac_address": mac_address,
         }
         self._real()
-        membership.connect(self._engine, _id_of(container), parse_endpoint(self.id, given))
+        self._engine.do(membership.connect, _id_of(container), parse_endpoint(self.id, given))
 
     def disconnect(self, container: "Container | str", force: bool = False) -> None:
         """Take a container, running or not, out of it. Raises NotFound when it is not in it."""
         self._real()
-        membership.disconnect(self._engine, _id_of(container), self.id, force=force)
+        self._engine.do(membership.disconnect, _id_of(container), self.id, force=force)
 
     def remove(self) -> None:
         """Raises NetworkInUse while containers have places in it, Conflict for those that are always there."""
         self._real()
         if self._described.name == network.DEFAULT:
             raise Conflict(f"network {network.DEFAULT!r} is always there: it cannot be removed")
-        with self._engine.database.transaction() as connection:
-            found = network.get_network(connection, self.id)
-            network.remove_network(connection, found)
-        _forget(self._engine, found)
+        self._engine.do(_remove, self.id)
 
     def _real(self) -> None:
         found = self._described
         if found.name in network.PREDEFINED:
             raise Conflict(f"network {found.name!r} is no network to join or leave, but the lack of one's own")
+
+
+def _remove(engine: "LocalEngine", identity: str) -> None:
+    with engine.database.transaction() as connection:
+        found = network.get_network(connection, identity)
+        network.remove_network(connection, found)
+    _forget(engine, found)
+
+
+def _create(engine: "LocalEngine", name: str, options: Mapping[str, Any]) -> str:
+    """A network's id."""
+    engine.prepare()
+    with engine.database.transaction() as connection:
+        made = network.create_network(connection, name, **options)
+    engine.events.append("network", "create", made.id, name=made.name, type=made.driver)
+    return made.id
+
+
+def _prune(engine: "LocalEngine", candidates: Sequence[network.Network]) -> list[str]:
+    """Remove those that are not in use; their names."""
+    removed = []
+    for one in candidates:
+        try:
+            with engine.database.transaction() as connection:
+                if one.is_default:
+                    network.remove_bridge(connection, one)
+                else:
+                    network.remove_network(connection, network.get_network(connection, one.id))
+                    removed.append(one)
+        except (NetworkInUse, NetworkNotFound):  # by the time it came to it
+            continue
+    for one in removed:
+        _forget(engine, one)
+    return [one.name for one in removed]
 
 
 def _forget(engine: "LocalEngine", removed: network.Network) -> None:
@@ -158,24 +189,19 @@ class NetworkCollection:
         if name in (network.DEFAULT, "default"):
             raise AlreadyExists(f"network {name!r} is there already, for every container that asks for none")
         subnets, gateways, ranges = _pools(ipam, subnet, gateway, ip_range)
-        self._engine.prepare()
-        with self._engine.database.transaction() as connection:
-            made = network.create_network(
-                connection,
-                name,
-                subnet=subnets.get(4),
-                gateway=gateways.get(4),
-                ip_range=ranges.get(4),
-                ipv6=enable_ipv6 or 6 in subnets,
-                subnet6=subnets.get(6),
-                gateway6=gateways.get(6),
-                internal=internal,
-                attachable=attachable,
-                options=options,
-                labels=labels,
-            )
-        self._engine.events.append("network", "create", made.id, name=made.name, type=made.driver)
-        return Network(made.id, self._engine)
+        given = {
+            "subnet": subnets.get(4),
+            "gateway": gateways.get(4),
+            "ip_range": ranges.get(4),
+            "ipv6": enable_ipv6 or 6 in subnets,
+            "subnet6": subnets.get(6),
+            "gateway6": gateways.get(6),
+            "internal": internal,
+            "attachable": attachable,
+            "options": options,
+            "labels": labels,
+        }
+        return Network(self._engine.do(_create, name, given), self._engine)
 
     def get(self, name: str) -> Network:
         """By name, id, or the beginning of an id. Raises NetworkNotFound."""
@@ -225,24 +251,10 @@ class NetworkCollection:
         if "until" in chosen:
             raise Unsupported("filters: until is not supported for networks")
         self._engine.prepare()
-        removed = []
         with self._engine.database.read() as connection:
-            candidates = network.networks(connection)
-        for one in candidates:
-            if not chosen.labels_fit(one.labels):
-                continue
-            try:
-                with self._engine.database.transaction() as connection:
-                    if one.is_default:
-                        network.remove_bridge(connection, one)
-                    else:
-                        network.remove_network(connection, network.get_network(connection, one.id))
-                        removed.append(one)
-            except (NetworkInUse, NetworkNotFound):  # by the time it came to it
-                continue
-        for one in removed:
-            _forget(self._engine, one)
-        return [one.name for one in removed]
+            candidates = [one for one in network.networks(connection) if chosen.labels_fit(one.labels)]
+        pruned: list[str] = self._engine.do(_prune, candidates)
+        return pruned
 
 
 def _pools(

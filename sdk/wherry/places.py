@@ -1,4 +1,4 @@
-"""Where wherry keeps things, when nobody says otherwise."""
+"""Where wherry keeps things, when nobody says otherwise: root in the system's directories, a user in his own."""
 
 import os
 
@@ -8,7 +8,7 @@ DEFAULT_RUN = "/run/wherry"
 
 def root_directory(given: "str | os.PathLike[str] | None" = None) -> str:
     """Images and containers: *given*, WHERRY_ROOT, or the default."""
-    return os.path.abspath(given or os.environ.get("WHERRY_ROOT") or DEFAULT_ROOT)
+    return os.path.abspath(given or os.environ.get("WHERRY_ROOT") or _default_root())
 
 
 def run_directory(given: "str | os.PathLike[str] | None" = None, root: "str | os.PathLike[str] | None" = None) -> str:
@@ -18,4 +18,21 @@ def run_directory(given: "str | os.PathLike[str] | None" = None, root: "str | os
         return os.path.abspath(chosen)
     if root or os.environ.get("WHERRY_ROOT"):
         return f"{root_directory(root)}/run"
-    return DEFAULT_RUN
+    return DEFAULT_RUN if os.geteuid() == 0 else holder_directory()
+
+
+def _default_root() -> str:
+    if os.geteuid() == 0:
+        return DEFAULT_ROOT
+    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return f"{base}/wherry"
+
+
+def holder_directory() -> str:
+    """
+    Where the holder of an ordinary user's namespaces is recorded, and what lives only while containers do.
+
+    Where no XDG_RUNTIME_DIR is, below /tmp, whose files of others are known by their owner.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{base}/wherry" if base else f"/tmp/wherry-{os.geteuid()}"

@@ -9,6 +9,21 @@ TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
 _DAY_S = 86_400
 
 
+def of_namespace(pid: int) -> list[int]:
+    """All that are in the pid namespace of process *pid*; it alone where that is this process's own."""
+    wanted, ours = _namespace(pid), _namespace(os.getpid())
+    if wanted is None or wanted == ours:
+        return [pid] if wanted is not None else []
+    return [number for number in map(int, filter(str.isdigit, os.listdir("/proc"))) if _namespace(number) == wanted]
+
+
+def _namespace(pid: int) -> int | None:
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:  # it has ended, or is not ours to see
+        return None
+
+
 def table(pids: list[int]) -> dict[str, Any]:
     """`Titles` and `Processes`; one that ends meanwhile is left out."""
     return {"Titles": TITLES, "Processes": [row for pid in sorted(pids) if (row := _row(pid)) is not None]}

@@ -7,6 +7,7 @@ What is left over is known by a free lock: nobody is at work on the container, s
 import os
 import re
 from pathlib import Path
+from select import select
 from signal import SIGKILL, pidfd_send_signal
 from time import sleep
 
@@ -50,6 +51,30 @@ def collect(store: ContainerStore, images: ImageStore) -> None:
     if found_dead:
         _collect_networks(store)
         _volumes(store).collect()
+
+
+def is_needed(store: ContainerStore) -> bool:
+    """Whether there may be something for `collect` to remove; a look for who could not remove it."""
+    try:
+        present = set(os.listdir(store.directories))
+    except FileNotFoundError:
+        present = set()
+    with store.database.read() as connection:
+        rows = store.all(connection)
+    return present != {row.id for row in rows} or any(
+        _is_free(store, row.id) for row in rows if not row.whole or row.auto_remove
+    )
+
+
+def _is_free(store: ContainerStore, container_id: str) -> bool:
+    try:
+        lock = store.try_lock(container_id)
+    except ContainerNotFound:
+        return True
+    if lock is None:
+        return False
+    os.close(lock)
+    return True
 
 
 def _volumes(store: ContainerStore) -> volumes.VolumeStore:
@@ -189,6 +214,8 @@ def end_orphans(store: ContainerStore, container_id: str) -> bool:
     if live is not None and live.get("ports") and live.get("table"):
         unpublish(live["table"], live["ports"])
     cgroup = _cgroup_of(store, container_id)
+    if live is not None and not cgroup.directories:
+        _end_process(live.get("pid") or 0, live.get("pid_start"))
     if not any(os.path.isdir(directory) for directory in cgroup.directories):
         return live is not None
     for _ in range(_CGROUP_TRIES):
@@ -201,6 +228,24 @@ def end_orphans(store: ContainerStore, container_id: str) -> bool:
     return live is not None
 
 
+def _end_process(pid: int, start: int | None) -> None:
+    """Kill a container's first process, and all with it that are in its pid namespace, and see it gone."""
+    try:
+        process = os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        return
+    if process < 0:
+        return
+    try:
+        if records.start_time(pid) == start:
+            pidfd_send_signal(process, SIGKILL)
+            select([process], [], [], _CGROUP_TRIES * _CGROUP_PAUSE_S)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(process)
+
+
 def _cgroup_of(store: ContainerStore, container_id: str) -> Cgroup:
     with store.database.read() as connection:
         found = connection.execute("SELECT settings FROM container WHERE id = ?", (container_id,)).fetchone()
@@ -209,7 +254,7 @@ def _cgroup_of(store: ContainerStore, container_id: str) -> Cgroup:
         import json
 
         parent = json.loads(found[0])["cgroup_parent"]
-    return Cgroup(f"{parent}/{container_id}", Hierarchies.find())
+    return Cgroup(f"{parent}/{container_id}", Hierarchies.own())
 
 
 def signal_orphan(store: ContainerStore, record: Record, current: state.State, number: int) -> None:

@@ -106,6 +106,14 @@ class RootfsView:
         with self.opened(path, flags, mode) as descriptor, os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(content)
 
+    def unlink(self, path: str) -> None:
+        """Remove a file or a link. Raises NotFound, and Conflict for a directory."""
+        with self.parent(path) as (directory, name):
+            try:
+                os.unlink(name, dir_fd=directory)
+            except OSError as error:
+                raise _meaning(error, path) from None
+
     def names(self, path: str) -> list[str]:
         """What is in a directory."""
         with self.opened(path, _DIRECTORY) as descriptor:

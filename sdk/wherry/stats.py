@@ -93,7 +93,7 @@ class Sampler:
 
     def __init__(self, engine: "LocalEngine") -> None:
         self._engine = engine
-        self._hierarchies = Hierarchies.find()
+        self._hierarchies = Hierarchies.own()
         self._last: dict[str, Stats] = {}
 
     def sample(self, record: "Record") -> Stats:

@@ -53,7 +53,8 @@ class Volume:
     @property
     def size(self) -> int:
         """Bytes of its files; 0 for one that its options mount from elsewhere."""
-        return self._engine.volumes.size(self._record)
+        size: int = self._engine.do(_size, self._record)
+        return size
 
     @property
     def containers(self) -> Sequence[str]:
@@ -62,8 +63,7 @@ class Volume:
 
     def remove(self, force: bool = False) -> None:
         """Remove it with its files; with *force* it may be gone. Raises VolumeInUse, VolumeNotFound."""
-        if self._engine.volumes.remove(self.name, force=force):
-            self._engine.events.append("volume", "destroy", self.name, driver="local")
+        self._engine.do(_remove, self.name, force=force)
 
 
 class VolumeCollection:
@@ -74,7 +74,8 @@ class VolumeCollection:
 
     def _prepare(self) -> "LocalEngine":
         self._engine.prepare()
-        self._engine.volumes.collect()
+        if self._engine.volumes.has_left_over:
+            self._engine.do(_collect)
         return self._engine
 
     def create(
@@ -135,9 +136,26 @@ class VolumeCollection:
         *filters* may also have label and `label!`. Tells what was removed, and the bytes that are free.
         """
         chosen = Filters.parse(filters, ("all", "label", "label!"))
-        engine = self._prepare()
-        every = chosen.is_true("all")
-        pruned = engine.volumes.prune(lambda record: (every or record.anonymous) and chosen.labels_fit(record.labels))
-        for name in pruned.names:
-            engine.events.append("volume", "destroy", name, driver="local")
+        pruned: PrunedVolumes = self._prepare().do(_prune, chosen)
         return pruned
+
+
+def _size(engine: "LocalEngine", record: VolumeRecord) -> int:
+    return engine.volumes.size(record)
+
+
+def _remove(engine: "LocalEngine", name: str, *, force: bool) -> None:
+    if engine.volumes.remove(name, force=force):
+        engine.events.append("volume", "destroy", name, driver="local")
+
+
+def _collect(engine: "LocalEngine") -> None:
+    engine.volumes.collect()
+
+
+def _prune(engine: "LocalEngine", chosen: Filters) -> PrunedVolumes:
+    every = chosen.is_true("all")
+    pruned = engine.volumes.prune(lambda record: (every or record.anonymous) and chosen.labels_fit(record.labels))
+    for name in pruned.names:
+        engine.events.append("volume", "destroy", name, driver="local")
+    return pruned

@@ -236,6 +236,17 @@ class VolumeStore:
                     connection.execute("DELETE FROM volume WHERE name = ?", (name,))
         self._remove_moved()
 
+    @property
+    def has_left_over(self) -> bool:
+        """Whether `collect` would have something to do."""
+        with self.database.read() as connection:
+            rows = dict(connection.execute("SELECT name, doomed FROM volume").fetchall())
+        try:
+            present = os.listdir(self.directory)
+        except FileNotFoundError:
+            present = []
+        return any(rows.values()) or any(name not in rows for name in present)
+
     def collect(self) -> None:
         """Finish every removal that was begun by somebody who was killed, and take unknown directories away."""
         with self.database.read() as connection:

@@ -56,22 +56,23 @@ class Shim:
         itself as well: whatever fails here is its to report.
         """
         try:
-            group = Cgroup(self._cgroup, Hierarchies.find())
+            group = Cgroup(self._cgroup, Hierarchies.own())
             group.create()
             group.add(self._pid)
         except OSError:
             return
 
-    def order(self, run_directory: str, lock: int) -> None:
+    def order(self, run_directory: str, lock: int, network: "int | None" = None) -> None:
         """
         Have it bring its container to life, and wait until that runs; its live files go into *run_directory*.
 
         *lock* is the descriptor of the container's lock: from the order on the shim holds it, with no gap even if the
-        caller is killed. Raises ShimFailed, with nothing left of container or shim.
+        caller is killed. *network* is the namespace that bridges are in, when it is not the shim's own. Raises
+        ShimFailed, with nothing left of container or shim.
         """
         _reap(self._pid)
         try:
-            self._line.send({"run": run_directory}, [lock])
+            self._line.send({"run": run_directory}, [lock] if network is None else [lock, network])
             answer = self._line.receive()
         except BrokenPipeError:
             answer = None
@@ -154,6 +155,6 @@ def _reap(pid: int) -> None:
 def remove_cgroup(cgroup: str) -> None:
     """What a shim that was killed while it waited left of its container's cgroup; one that is in use is left alone."""
     try:
-        Cgroup(cgroup, Hierarchies.find()).remove()
+        Cgroup(cgroup, Hierarchies.own()).remove()
     except OSError:
         return

@@ -2,7 +2,8 @@
 A shim's first steps: `python -I -S -c … DIRECTORY CGROUP`, the container's, as `wherry_shim.launch` starts it.
 
 Descriptor 3 is the line to whoever started it, on which it waits for its order: one message, `{"run": …}`, with the
-descriptor of the container's lock beside it, which it holds for as long as it lives. The answer is `{"ok": true}` once
+descriptor of the container's lock beside it, which it holds for as long as it lives, and perhaps that of the network
+namespace that bridges are in. The answer is `{"ok": true}` once
 the container runs, or `{"ok": false, …}`. When the line is closed before an order has come, nothing was wanted of it.
 """
 
@@ -60,15 +61,18 @@ def _serve(line: Channel, directory: str, cgroup: str) -> int:
     if order is None:
         leave_cgroup(cgroup)
         return 0
-    return _supervise(line, Supervisor, directory, order[0]["run"])
+    bridges = order[1][1] if len(order[1]) > 1 else None
+    return _supervise(line, Supervisor, directory, order[0]["run"], bridges)
 
 
-def _supervise(line: Channel, make: "type[Supervisor]", directory: str, run_directory: str) -> int:
+def _supervise(
+    line: Channel, make: "type[Supervisor]", directory: str, run_directory: str, network: "int | None" = None
+) -> int:
     from wherry_oci.runtime import quickjson
 
     try:
         with open(f"{directory}/shim.json", "rb") as file:
-            supervisor = make(quickjson.loads(file.read()))
+            supervisor = make(quickjson.loads(file.read()), network)
         supervisor.start()
     except BaseException as error:
         from wherry_shim.supervisor import report_of

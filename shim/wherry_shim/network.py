@@ -126,12 +126,13 @@ class Attachment:
     `ports` as published, with the real host ports, and the sockets that keep them from others. Ended by `detach`.
     """
 
-    __slots__ = ("_sockets", "interfaces", "namespace", "ports", "proxy", "reserved", "table")
+    __slots__ = ("_sockets", "interfaces", "namespace", "outside", "ports", "proxy", "reserved", "table")
 
     def __init__(self) -> None:
         self.namespace: int | None = None
         self.table = ""
         self.proxy = False  # the kernel translates nothing
+        self.outside = False  # the sockets are in another network than the bridges, whose kernel translates for itself
         self.reserved: list[dict[str, Any]] = []  # ports, with no container's address yet
         self.ports: list[dict[str, Any]] = []
         self.interfaces: list[dict[str, Any]] = []
@@ -147,7 +148,8 @@ class Attachment:
         found = []
         for port, reserved in self._sockets:
             published = places.get((port["host_ip"], port["host_port"], port["protocol"]))
-            if published is not None and (self.proxy or port["host_ip"] in (_EVERYWHERE_6, _LOOPBACK_6)):
+            proxied = self.proxy or self.outside or port["host_ip"] in (_EVERYWHERE_6, _LOOPBACK_6)
+            if published is not None and proxied:
                 found.append((reserved, published))
         return found
 
@@ -160,9 +162,12 @@ class Attachment:
             self.namespace = None
 
 
-def attach(plan: "dict[str, Any]") -> Attachment:
+def attach(plan: "dict[str, Any]", bridges: "int | None" = None) -> Attachment:
     """
     Make the network of *plan*, in a few milliseconds. This thread is in the host's namespace before and after.
+
+    With *bridges*, a namespace that has the plan's bridges, this thread stays in that one: it may not come back. Ports
+    are reserved before, in the host's.
 
     The returned descriptor's namespace has its devices up, with addresses and routes, before its ports are published.
     Raises PortInUse or AttachFailed; then nothing is left of it.
@@ -173,12 +178,15 @@ def attach(plan: "dict[str, Any]") -> Attachment:
         return attachment
     try:
         if mode == "join":
+            _enter(bridges)
             attachment.namespace = _step("open the network namespace " + plan["path"], _open, plan["path"])
             _check_process(plan)
         else:
             both = _has_ipv6(plan.get("interfaces", ()))
             for port in plan.get("ports", ()):
                 _reserve(attachment, port, both)
+            attachment.outside = bridges is not None
+            _enter(bridges)
             attachment.proxy = bool(plan.get("proxy"))
             attachment.table = "" if attachment.proxy else plan.get("table") or ""
             _make_namespace(attachment, plan)
@@ -191,6 +199,11 @@ def attach(plan: "dict[str, Any]") -> Attachment:
         _undo(attachment)
         raise
     return attachment
+
+
+def _enter(namespace: "int | None") -> None:
+    if namespace is not None:
+        _step("enter the network of the bridges", setns, namespace, CLONE_NEWNET)
 
 
 def detach(attachment: Attachment) -> None:
@@ -386,6 +399,14 @@ def _reserve_one(address: str, number: int, protocol: str) -> "socket | None":
         if error.errno == errno.EPROTONOSUPPORT and protocol == "sctp" and number:
             # A kernel without sctp sockets has nobody who could take the port, and still translates.
             return None
+        if error.errno == errno.EACCES:
+            lowest = _read("/proc/sys/net/ipv4/ip_unprivileged_port_start").strip()
+            refused = OSError(
+                errno.EACCES,
+                f"only root may have ports below {lowest} here: choose another one, or set "
+                "the sysctl net.ipv4.ip_unprivileged_port_start",
+            )
+            raise AttachFailed(f"reserve {protocol} port {number} of {address}", refused) from error
         if error.errno != errno.EADDRINUSE:
             raise AttachFailed(f"reserve {protocol} port {number} of {address}", error) from error
         raise PortInUse(address, number, protocol, port_holder(address, number, protocol)) from None
@@ -614,6 +635,9 @@ def _check_ports(attachment: Attachment) -> None:
     for port in attachment.reserved:
         if attachment.proxy and port["protocol"] == "sctp":
             error = OSError(errno.EPROTONOSUPPORT, "this kernel has no nf_tables, and without it there is no sctp")
+            raise AttachFailed(f"publish sctp port {port['host_port']}", error)
+        if attachment.outside and port["protocol"] == "sctp":
+            error = OSError(errno.EPROTONOSUPPORT, "ports of who is not root go through a proxy, which knows no sctp")
             raise AttachFailed(f"publish sctp port {port['host_port']}", error)
     if not attachment.interfaces or _has_ipv6(attachment.interfaces):
         return

@@ -17,6 +17,7 @@ from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_oci.runtime.channel import Channel
 from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
 from wherry_oci.runtime.init import Entry
+from wherry_oci.runtime.usernamespace import setgroups_denied
 from wherry_shim import records
 from wherry_shim.connection import STDERR, Connection
 from wherry_shim.eventlog import EventLog
@@ -55,8 +56,10 @@ class Supervisor:
     or null, `owner` (`pid`, `start`) or null, `events` (the log's `directory`, and the container's `attributes` in it).
     """
 
-    def __init__(self, order: "dict[str, Any]") -> None:
+    def __init__(self, order: "dict[str, Any]", network: "int | None" = None) -> None:
+        """*network* is the namespace of the bridges, when it is not this process's: an ordinary user's."""
         self._order = order
+        self._network = network
         self._directory: str = order["directory"]
         self._run: str = order["run"]
         self._loop = Loop()
@@ -81,7 +84,7 @@ class Supervisor:
         self._health_told = ""
         self._events = EventLog(order["events"]["directory"])
         self._attributes: dict[str, str] = order["events"]["attributes"]
-        self.cgroup = Cgroup(order["cgroup"], Hierarchies.find())
+        self.cgroup = Cgroup(order["cgroup"], Hierarchies.own())
         self.streams: Streams
         self._config = _read_json(f"{self._directory}/config.json")
         self._seccomp = _read_bytes(order["seccomp"]) if order.get("seccomp") else None
@@ -158,6 +161,7 @@ class Supervisor:
             seccomp_flags=SECCOMP_FILTER_FLAG_SPEC_ALLOW,
             stdio=self.streams.child_ends,
             reap=bool(self._order.get("init")),
+            setgroups_denied=setgroups_denied(),
         )
         process = container.create(
             self._config,
@@ -261,7 +265,7 @@ class Supervisor:
             return
         from wherry_shim import network
 
-        self._attachment = network.attach(plan)
+        self._attachment = network.attach(plan, self._network)
         self._start_naming(plan.get("resolver"))
         self._start_proxy()
         namespace = self._attachment.namespace
@@ -400,10 +404,11 @@ class Supervisor:
 
     def new_socket(self, family: int, kind: int) -> socket:
         """A socket in the container's network, which needs no published port. Raises RuntimeFailure, OSError."""
+        if self._attachment is None or self._attachment.namespace is None:
+            return socket(family, kind | SOCK_CLOEXEC)
         own = ns.open_namespace("self", "network")
         try:
-            if self._attachment is not None and self._attachment.namespace is not None:
-                ns.setns(self._attachment.namespace, ns.CLONE_NEWNET)
+            ns.setns(self._attachment.namespace, ns.CLONE_NEWNET)
             try:
                 return socket(family, kind | SOCK_CLOEXEC)
             finally:
@@ -487,7 +492,7 @@ class Supervisor:
         """The first process has ended, and with its pid namespace all others: another run follows, or the end."""
         oom_killed = self.cgroup.oom_kills() > self._oom_kills
         self._oom_kills = self.cgroup.oom_kills()
-        self.cgroup.kill(_SIGKILL)  # whoever shares the host's pid namespace is not killed by the kernel
+        self._kill_all()  # whoever shares the host's pid namespace is not killed by the kernel
         if self._health is not None:
             self._health.stop()
         self.streams.drain()
@@ -514,6 +519,17 @@ class Supervisor:
             self._conclude()
         else:
             self._rest(wait_s)
+
+    def _kill_all(self) -> None:
+        if self.cgroup.directories:
+            self.cgroup.kill(_SIGKILL)
+        elif self._shares_pids():
+            from wherry_shim.orphans import kill_all
+
+            kill_all()
+
+    def _shares_pids(self) -> bool:
+        return all(entry["type"] != "pid" for entry in self._config["linux"]["namespaces"])
 
     def _rest(self, wait_s: float) -> None:
         """Wait for the next run."""
@@ -649,7 +665,7 @@ class Supervisor:
 def enter_cgroup(path: str) -> None:
     """Be in the container's group by the time it is needed; what fails here is tried again, and reported, then."""
     try:
-        group = Cgroup(path, Hierarchies.find())
+        group = Cgroup(path, Hierarchies.own())
         group.create()
         group.add(os.getpid())
     except OSError:
@@ -663,7 +679,7 @@ def stay_ready(path: str, line: Channel) -> None:
     The kernel lets moves follow each other at no cost, but each must come before the last one's grace period is over
     (some milliseconds): so this process moves to where it is, again and again, until the order is there.
     """
-    group = Cgroup(path, Hierarchies.find())
+    group = Cgroup(path, Hierarchies.own())
     try:
         for _ in range(_READY_ROUNDS):
             if line.has_message(_READY_PAUSE_MS):
@@ -676,7 +692,7 @@ def stay_ready(path: str, line: Channel) -> None:
 def leave_cgroup(path: str) -> None:
     """Nothing was wanted of this shim: leave the group, and remove it."""
     try:
-        group = Cgroup(path, Hierarchies.find())
+        group = Cgroup(path, Hierarchies.own())
         _enter_group_of_shims(group.hierarchies)
         group.remove()
     except OSError:

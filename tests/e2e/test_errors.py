@@ -119,17 +119,17 @@ def test_a_user_that_the_image_does_not_know(client: Client) -> None:
 
 
 def test_a_user_without_rights_is_told_what_to_do(world: World) -> None:
-    """Before anything is made."""
+    """In a root of somebody else's nothing is made."""
     script = """
 import os
-import wherry.local  # by root: the sources may lie where others cannot read them
+import wherry.rootless.engine  # by root: the sources may lie where others cannot read them
 from wherry import Client
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
 Client().run("busybox")
 """
     done = world.python(script, check=False)
-    assert "PermissionDenied: wherry was called by user 65534, and containers need root here" in done.stderr
+    assert f"PermissionDenied: user 65534 cannot make {world.root}: give a root of its own" in done.stderr
     assert not world.root.exists()
 
 

@@ -22,6 +22,7 @@ NEIGHBOUR, NEIGHBOUR_6 = "192.0.2.2", "2001:db8::2"
 DEVICE = "machine0"
 
 _NEWNS, _NEWNET = 0x00020000, 0x40000000
+_DETACH = 2
 _BIND, _REC, _PRIVATE, _SHARED = 0x1000, 0x4000, 1 << 18, 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -146,6 +147,16 @@ def _own_mounts() -> None:
 def cover(path: str) -> None:
     """Put an empty tmpfs on *path*; on this process's host only."""
     _mount("tmpfs", path, "tmpfs", 0)
+
+
+def show(source: str, path: str) -> None:
+    """Put *source* in the place of *path*; on this process's host only."""
+    _mount(source, path, None, _BIND | _REC)
+
+
+def uncover(path: str) -> None:
+    """Take away what `cover` or `show` put there last, with all that is mounted below."""
+    _checked(_libc.umount2(path.encode(), _DETACH), f"umount {path}")
 
 
 def own_mounts_without(path: str) -> None:

@@ -13,6 +13,7 @@ import bcrypt
 import requests
 import trustme
 
+from support import users
 from support.host import free_port
 from support.layout import CONFIG, INDEX, LAYER, MANIFEST, Json, Layout, digest
 
@@ -167,7 +168,8 @@ def running(
         _wait(registry, process)
         yield registry
     finally:
-        process.kill()
+        with users.as_root():
+            process.kill()
         process.wait()
 
 

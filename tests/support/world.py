@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from support import leftovers
+from support import leftovers, users
 from support.host import Host
 from support.layout import Layout
 from support.registry import Registry
@@ -35,7 +35,8 @@ class World:
         """Put these test images into the registry, as Docker Hub has them (`library/NAME:latest`)."""
         for name in names:
             if (key := (self.registry.url, name)) not in _pushed:
-                self.registry.push(self.image(name), f"library/{name}:latest")
+                with users.as_root():
+                    self.registry.push(self.image(name), f"library/{name}:latest")
                 _pushed.add(key)
 
     @property
@@ -80,6 +81,10 @@ class World:
 
     def left_over(self) -> list[str]:
         """What a test left in this world that it should have removed."""
+        with users.as_root():
+            return self._left_over()
+
+    def _left_over(self) -> list[str]:
         return [
             *leftovers.processes(f"{self.path}/"),
             *(mount for mount in leftovers.mounts() if f"{self.path}/" in mount),
@@ -89,17 +94,22 @@ class World:
 
     def raze(self) -> None:
         """Take down whatever is left, by force."""
-        for line in leftovers.processes(f"{self.path}/"):
-            with _gone_is_fine():
-                os.kill(int(line.split()[1].rstrip(":")), signal.SIGKILL)
-        leftovers.settled(lambda: leftovers.processes(f"{self.path}/"))
+        with users.as_root():
+            for line in leftovers.processes(f"{self.path}/"):
+                with _gone_is_fine():
+                    os.kill(int(line.split()[1].rstrip(":")), signal.SIGKILL)
+            leftovers.settled(lambda: leftovers.processes(f"{self.path}/"))
         try:
             self._remove_containers()
         finally:  # whatever wherry says to what is left of it
-            for line in reversed(leftovers.mounts()):
-                if f"{self.path}/" in line:
-                    subprocess.run(["umount", "--lazy", line.rpartition(" on ")[2]], check=False)
-            subprocess.run(["rm", "-rf", self.path], check=False)  # goes deeper than Python's recursion
+            with users.as_root():
+                self._remove_files()
+
+    def _remove_files(self) -> None:
+        for line in reversed(leftovers.mounts()):
+            if f"{self.path}/" in line:
+                subprocess.run(["umount", "--lazy", line.rpartition(" on ")[2]], check=False)
+        subprocess.run(["rm", "-rf", self.path], check=False)  # goes deeper than Python's recursion
 
     def _remove_containers(self) -> None:
         if (self.root / "wherry.db").exists():

@@ -9,6 +9,7 @@ groups"; the kernel's admin-guide/cgroup-v1 and cgroup-v2.rst.
 import os
 from errno import EBUSY, EINVAL, ENODEV, ENOENT, EPERM
 
+from wherry_oci.linux.ids import is_host_root
 from wherry_oci.runtime.failure import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -55,6 +56,27 @@ class Hierarchies:
                         if option in _V1_CONTROLLERS or option.startswith("name="):
                             v1[option] = where
         return cls(v1, unified)
+
+    @classmethod
+    def own(cls) -> "Hierarchies":
+        """Those in which this process may make groups: root everywhere, an ordinary user where some are delegated."""
+        found = cls.find()
+        return found if is_host_root() else found.delegated()
+
+    def delegated(self, cgroups: str = "/proc/self/cgroup") -> "Hierarchies":
+        """
+        Below the topmost of this process's own groups that it may write to, of v2 alone.
+
+        v1 is not for users (the kernel's cgroup-v1 has no safe delegation).
+        """
+        if self.unified is None or self.has_v1_controllers:
+            return Hierarchies({}, None)
+        own = next((line[3:] for line in _read(cgroups).splitlines() if line.startswith("0::")), "/")
+        place = self.unified + own.rstrip("/")
+        found = None
+        while place.startswith(self.unified) and os.access(f"{place}/{_PIDS_OF_A_GROUP}", os.W_OK):
+            found, place = place, os.path.dirname(place)
+        return Hierarchies({}, found)
 
     def directories(self) -> list[str]:
         """Every hierarchy's root, each once."""
@@ -202,7 +224,8 @@ class Cgroup:
 
     def stay(self, pid: int) -> None:
         """Move *pid*, which is in it, to where it is: later moves are free for some milliseconds more."""
-        _write(f"{self.directories[0]}/{_PIDS_OF_A_GROUP}", str(pid))
+        for directory in self.directories[:1]:
+            _write(f"{directory}/{_PIDS_OF_A_GROUP}", str(pid))
 
     def pids(self) -> list[int]:
         """The processes in it; empty when it is gone."""
@@ -339,7 +362,9 @@ class Cgroup:
         elif self.hierarchies.unified is not None:
             _write(f"{self.hierarchies.unified}{self.path}/cgroup.freeze", "1" if frozen else "0")
         else:
-            raise RuntimeFailure("unsupported", "pause", "no cgroup hierarchy here has a freezer")
+            raise RuntimeFailure(
+                "unsupported", "pause", "no cgroup hierarchy that this user may use has a freezer: see wherry doctor"
+            )
 
     def freeze_and_wait(self, frozen: bool) -> None:
         """The same, until it is so. Raises RuntimeFailure when some process does not follow."""

@@ -516,7 +516,11 @@ def _take_identity(identity: users.Identity, entry: Entry) -> None:
         os.setresgid(identity.gid, identity.gid, identity.gid)
         os.setresuid(identity.uid, identity.uid, identity.uid)
     except OSError as error:
-        raise fs.failed(f"become user {identity.uid}:{identity.gid}", error) from None
+        step = f"become user {identity.uid}:{identity.gid}"
+        if error.errno != EINVAL:
+            raise fs.failed(step, error) from None
+        text = "the container's user namespace has no such id: map more ids, for an ordinary user's by /etc/subuid"
+        raise RuntimeFailure("system", step, text, "", EINVAL) from None
 
 
 def _raise_all_permitted() -> None:

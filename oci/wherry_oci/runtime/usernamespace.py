@@ -44,6 +44,15 @@ def only_self(mappings: "list[dict[str, Any]]", own: int) -> bool:
     return len(mappings) == 1 and mappings[0].get("size") == 1 and mappings[0].get("hostID") == own
 
 
+def setgroups_denied() -> bool:
+    """Whether the user namespace of this process forbids setgroups(2) (user_namespaces(7), "setgroups")."""
+    try:
+        with open("/proc/self/setgroups", "rb") as file:
+            return file.read(4) == b"deny"
+    except OSError:
+        return False
+
+
 def _lines(mappings: "list[dict[str, Any]]") -> str:
     return "".join(f"{each['containerID']} {each['hostID']} {each['size']}\n" for each in mappings)
 

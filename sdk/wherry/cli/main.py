@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -53,6 +54,7 @@ _VERBS = {
     "tag": ("images", "Give an image one more name"),
     "top": ("listing", "Show the processes of a container"),
     "unpause": ("lifecycle", "Let paused containers go on"),
+    "unshare": ("unshare", "Look around in the namespaces of an ordinary user's containers"),
     "update": ("update", "Change limits and restart policy of containers"),
     "version": ("listing", "Show the version"),
     "wait": ("lifecycle", "Wait for containers to end, and show their exit codes"),
@@ -146,8 +148,17 @@ class _Verbs(click.Group):
     verbs={name: (module, name, line) for name, (module, line) in _VERBS.items()},
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--root", metavar="DIR", help="Images and containers [WHERRY_ROOT, or /var/lib/wherry]")
-@click.option("--run", "run_directory", metavar="DIR", help="Live state [WHERRY_RUN, or /run/wherry]")
+@click.option(
+    "--root",
+    metavar="DIR",
+    help="Images and containers [WHERRY_ROOT, or /var/lib/wherry, or the user's]",
+)
+@click.option(
+    "--run",
+    "run_directory",
+    metavar="DIR",
+    help="Live state [WHERRY_RUN, or /run/wherry, or the user's]",
+)
 @click.pass_context
 def _command(context: click.Context, root: str | None, run_directory: str | None) -> None:
     """Containers without a daemon."""
@@ -166,6 +177,7 @@ def run(place: Reservation | None) -> int:
     Exit codes are docker's: 125 when wherry itself fails to run a container, 126 and 127 when its program cannot be
     executed or is not there, else the program's own.
     """
+    warnings.showwarning = _show_warning  # type: ignore[assignment] # it takes what is given
     verb = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     try:
         result = _command.main(standalone_mode=False, obj=place)
@@ -186,6 +198,11 @@ def run(place: Reservation | None) -> int:
         if place is not None:
             place.give_up()
     return result if isinstance(result, int) else 0
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    """As docker writes them."""
+    click.echo(f"WARNING: {message}", err=True)
 
 
 def _exit_code(verb: str, error: WherryError) -> int:
