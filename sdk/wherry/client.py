@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wherry.local import LocalEngine
     from wherry.networkcollection import NetworkCollection
     from wherry.options import RunOptions
+    from wherry.pool import Pool
     from wherry.remote.client import RemoteClient, RemoteEvents
     from wherry.remote.containers import RemoteExec
     from wherry.restoring import Restored
@@ -184,6 +185,24 @@ class Client:
 
         record = self._engine.create(image, Options.parse(command, options))
         return Container(record.id, self._engine)
+
+    def pool(
+        self,
+        image: str,
+        command: str | Sequence[str] | None = None,
+        *,
+        size: int = 2,
+        **options: Unpack[RunOptions],
+    ) -> "Pool":
+        """
+        *size* containers that wait, made but for their program, so that `Pool.run` takes milliseconds.
+
+        A context manager. The options are `run`'s; *command* is what `Pool.run` runs when it is given none. Raises what
+        `run` raises, and InvalidArgument for a `name`, which several containers cannot have.
+        """
+        from wherry.pool import Pool
+
+        return Pool(self._engine, image, command, options, size)
 
     def check_output(
         self,

@@ -42,6 +42,7 @@ from wherry_shim.logs import LogWriter
 from wherry_shim.tree import remove_tree
 
 if TYPE_CHECKING:
+    from wherry.pool import Held
     from wherry.rootfsview import RootfsView
     from wherry_images.diff import Change
 
@@ -200,10 +201,32 @@ class LocalEngine:
                 before_start(record)
                 self._start(record, place.lock, place.shim)
             except BaseException:
-                self._discard(record.id)
+                self.discard(record.id)
                 raise
             place.take()
         return record
+
+    def hold(self, image: str, options: Options) -> "Held":
+        """
+        A container that is made but for its program, bound to this process. Raises StartFailed and more; nothing of it
+        is left then.
+        """
+        from wherry.pool import Held
+
+        self.prepare()
+        found = self.image(image, options)
+        with ExitStack() as reserved:
+            place = reserved.enter_context(self._reserve(options))
+            assert place.shim is not None
+            place.shim.move()
+            record = self._make(place, image, found, options)
+            try:
+                self._bring(record, place.shim, place.shim.hold, place.lock)
+            except BaseException:
+                self.discard(record.id)
+                raise
+            reserved.pop_all()
+        return Held(self, place, place.shim, record, found.config)
 
     def _reserve(self, options: Options, *, with_shim: bool = True) -> Reservation:
         try:
@@ -242,7 +265,7 @@ class LocalEngine:
             (directory / "config.json").write_text(json.dumps(spec), encoding="utf-8", errors="surrogateescape")
             self._write_order(record, options, program, image)
         except BaseException:
-            self._discard(place.id)
+            self.discard(place.id)
             raise
         return record
 
@@ -410,9 +433,15 @@ class LocalEngine:
             self._start(record, lock)
 
     def _start(self, record: Record, lock: int, shim: Shim | None = None) -> None:
-        run = self.store.run_directory(record.id)
         if shim is None:
             shim = self._new_shim(record)
+        self._bring(record, shim, shim.order, lock)
+        with self._transaction() as connection:
+            self.store.mark_started(connection, record.id)
+
+    def _bring(self, record: Record, shim: Shim, order: Callable[[str, int, int | None], None], lock: int) -> None:
+        """Have all that its shim needs in its place, and *order* it. Raises StartFailed; its shim is gone then."""
+        run = self.store.run_directory(record.id)
         try:
             os.makedirs(run, 0o700, exist_ok=True)
             if record.settings["network"].startswith(CONTAINER):
@@ -422,15 +451,13 @@ class LocalEngine:
             for point in mount_points(record):
                 if point.kind == VOLUME:
                     self.volumes.mount(self.volumes.get(point.name))
-            shim.order(str(run), lock, self.network)
+            order(str(run), lock, self.network)
         except ShimFailed as failure:
             recovery.clear_failed_start(self.store, record.id)
             raise start_error(record.name, failure.report) from None
         except BaseException:
             shim.dismiss()
             raise
-        with self._transaction() as connection:
-            self.store.mark_started(connection, record.id)
 
     def _new_shim(self, record: Record) -> Shim:
         shim = Shim(str(self.store.directory(record.id)), f"{record.settings['cgroup_parent']}/{record.id}")
@@ -574,7 +601,7 @@ class LocalEngine:
         except ContainerNotFound:  # it removed itself
             recovery.collect(self.store, self.images)
 
-    def _discard(self, container_id: str) -> None:
+    def discard(self, container_id: str) -> None:
         """Take everything away of a container that never was; its lock is held by the caller."""
         recovery.discard(self.store, self.images, container_id, anonymous_volumes=True)
 

@@ -32,7 +32,8 @@ class Shim:
     """
     A shim that starts and then waits for its order. Between the two the caller can do something else.
 
-    Ended by `order` or by `dismiss`; when its maker is killed before either, it goes by itself.
+    Ended by `order`, by `dismiss`, or after `hold` by `run` or `withdraw`; when its maker is killed before that, it
+    goes by itself.
     """
 
     def __init__(self, directory: str, cgroup: str) -> None:
@@ -72,12 +73,42 @@ class Shim:
         """
         _reap(self._pid)
         try:
-            self._line.send({"run": run_directory}, [lock] if network is None else [lock, network])
+            self._ask({"run": run_directory}, [lock] if network is None else [lock, network])
+        finally:
+            self._line.close()
+
+    def hold(self, run_directory: str, lock: int, network: int | None = None) -> None:
+        """As `order`, but all is made except the program, which `run` brings. Raises ShimFailed, as `order` does."""
+        _reap(self._pid)
+        try:
+            self._ask({"run": run_directory, "hold": True}, [lock] if network is None else [lock, network])
+        except BaseException:
+            self._line.close()
+            raise
+
+    def run(self, process: "dict[str, Any]") -> None:
+        """Have the container that it holds run *process*: its `args`, `env`, `cwd`. Raises ShimFailed, as `order`."""
+        try:
+            self._ask({"process": process})
+        finally:
+            self._line.close()
+
+    def withdraw(self) -> None:
+        """Have it remove the container that it holds, and wait until that is done."""
+        try:
+            self._line.send({"withdraw": True})
+            self._line.receive()
+        except OSError:  # it was killed
+            return
+        finally:
+            self._line.close()
+
+    def _ask(self, message: "dict[str, Any]", descriptors: "list[int] | None" = None) -> None:
+        try:
+            self._line.send(message, descriptors)
             answer = self._line.receive()
         except BrokenPipeError:
             answer = None
-        finally:
-            self._line.close()
         if answer is None:
             raise ShimFailed({"kind": "system", "message": "the shim ended before its container ran, without a word"})
         if not answer[0].get("ok"):

@@ -5,6 +5,9 @@ Descriptor 3 is the line to whoever started it, on which it waits for its order:
 descriptor of the container's lock beside it, which it holds for as long as it lives, and perhaps that of the network
 namespace that bridges are in. The answer is `{"ok": true}` once
 the container runs, or `{"ok": false, …}`. When the line is closed before an order has come, nothing was wanted of it.
+
+With `"hold": true` in the order the container is made but for its program, and `{"ok": true}` says so. Then it waits
+for `{"process": …}`, what to run in it, and answers again; any other word, or the line's end, has it remove everything.
 """
 
 import gc
@@ -62,18 +65,26 @@ def _serve(line: Channel, directory: str, cgroup: str) -> int:
         leave_cgroup(cgroup)
         return 0
     bridges = order[1][1] if len(order[1]) > 1 else None
-    return _supervise(line, Supervisor, directory, order[0]["run"], bridges)
+    return _supervise(line, Supervisor, directory, order[0], bridges)
 
 
 def _supervise(
-    line: Channel, make: "type[Supervisor]", directory: str, run_directory: str, network: "int | None" = None
+    line: Channel,
+    make: "type[Supervisor]",
+    directory: str,
+    order: "dict[str, Any]",
+    network: "int | None",
 ) -> int:
+    run_directory: str = order["run"]
     from wherry_oci.runtime import quickjson
 
     try:
         with open(f"{directory}/shim.json", "rb") as file:
             supervisor = make(quickjson.loads(file.read()), network)
-        supervisor.start()
+        if not order.get("hold"):
+            supervisor.start()
+        elif not _hold(line, supervisor):
+            return 0
     except BaseException as error:
         from wherry_shim.supervisor import report_of
 
@@ -90,6 +101,18 @@ def _supervise(
         _note(run_directory, error)
         return _FAILED
     return 0
+
+
+def _hold(line: Channel, supervisor: "Supervisor") -> bool:
+    """Whether the container runs: that it is ready was told, and what it should run."""
+    supervisor.prepare()
+    _report(line, {"ok": True})
+    process = supervisor.await_program(line)
+    if process is None:
+        supervisor.withdraw()
+        return False
+    supervisor.start_prepared(process)
+    return True
 
 
 def _report(line: Channel, message: "dict[str, object]") -> None:
@@ -116,4 +139,6 @@ def _note(run_directory: str, error: BaseException) -> None:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wherry_shim.supervisor import Supervisor

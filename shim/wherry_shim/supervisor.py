@@ -80,6 +80,8 @@ class Supervisor:
         self._stopped = False  # somebody asked it to end
         self._resting = False  # between two runs
         self._oom_kills = 0
+        self._waiting: container.Process | None = None  # made, and not started yet
+        self._unwanted = False
         self._health: HealthMonitor | None = None
         self._health_told = ""
         self._events = EventLog(order["events"]["directory"])
@@ -106,16 +108,58 @@ class Supervisor:
         Raises RuntimeFailure, PortInUse or AttachFailed; nothing of it is left then.
         """
         try:
-            self._record_state("starting")
-            self._watch_owner()
-            self._attach_network()
-            self._log = self._open_log(self._order["log"])
+            self._arrive()
             self._begin_run()
         except BaseException:
             self._undo()
             raise
         self._watch_children()
         return self._state
+
+    def _arrive(self) -> None:
+        """What comes before its first run, and lasts for all of them."""
+        self._record_state("starting")
+        self._watch_owner()
+        self._attach_network()
+        self._log = self._open_log(self._order["log"])
+
+    def prepare(self) -> None:
+        """Make all of it but its program, which `start_prepared` is told. Raises as `start` does."""
+        try:
+            self._arrive()
+            self._waiting = self._prepare_run(told_later=True)
+        except BaseException:
+            self._undo()
+            raise
+
+    def await_program(self, line: Channel) -> "dict[str, Any] | None":
+        """The `process` that *line* says is to be run; None when nobody wants it any more."""
+        self._loop.watch(line.fileno(), READABLE, lambda events: None)
+        while not self._unwanted and not line.has_message():
+            self._loop.step()
+        self._loop.forget(line.fileno())
+        message = None if self._unwanted else line.receive()
+        process: dict[str, Any] | None = message[0].get("process") if message is not None else None
+        return process
+
+    def start_prepared(self, process: "dict[str, Any]") -> "dict[str, Any]":
+        """As `start`, once it was prepared; of *process* it takes `args`, `env` and `cwd`."""
+        assert self._waiting is not None
+        self._config["process"].update(process)
+        prepared, self._waiting = self._waiting, None
+        try:
+            self._go(prepared, process)
+        except BaseException:
+            self._undo()
+            raise
+        self._watch_children()
+        return self._state
+
+    def withdraw(self) -> None:
+        """Nobody wants what was prepared: remove all of it, its directories too."""
+        self._undo()
+        self._remove_directory()
+        remove_tree(self._run)
 
     def _open_log(self, config: "dict[str, Any]") -> "LogWriter | JsonFileWriter | NoLog":
         driver, limits = config["driver"], config["limits"]
@@ -130,9 +174,14 @@ class Supervisor:
 
     def _begin_run(self) -> None:
         """One life of the container's program; a restart policy may bring several."""
+        self._go(self._prepare_run())
+
+    def _prepare_run(self, *, told_later: bool = False) -> container.Process:
         self._join_cgroup()
         self._log.begin_run()
-        process = self._create()
+        return self._create(told_later=told_later)
+
+    def _go(self, process: container.Process, told: "dict[str, Any] | None" = None) -> None:
         if self._service is None:
             self._service = Service(self._loop, self._run, self)
         self._pid = process.pid
@@ -140,13 +189,13 @@ class Supervisor:
         self._service.keep_appointments(self._run)
         self._started = time_ns()
         self._began = monotonic()
-        process.start()
+        process.start(told=told)
         self.streams.started()
         self._health = self._monitor_health()
         self._record_state("running")
         self.note("start")
 
-    def _create(self) -> container.Process:
+    def _create(self, *, told_later: bool) -> container.Process:
         self.streams = Streams(
             self._loop,
             terminal=bool(self._order.get("terminal")),
@@ -162,6 +211,7 @@ class Supervisor:
             stdio=self.streams.child_ends,
             reap=bool(self._order.get("init")),
             setgroups_denied=setgroups_denied(),
+            told_later=told_later,
         )
         process = container.create(
             self._config,
@@ -198,6 +248,9 @@ class Supervisor:
         os.close(watched)
         self._order["remove"] = True
         self._stopped = True
+        if self._waiting is not None:
+            self._unwanted = True
+            return
         if self._paused:
             self.pause(False)
         if self._resting:
@@ -307,6 +360,9 @@ class Supervisor:
             raise RuntimeFailure.from_os_error("tell names", error) from None
 
     def _undo(self) -> None:
+        if self._waiting is not None:
+            self._waiting.abandon()
+            self._waiting = None
         if hasattr(self, "streams"):
             self.streams.close()
         if self._service is not None:

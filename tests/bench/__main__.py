@@ -27,6 +27,7 @@ _NAMES = (
     "throughput",
     "throughput-loopback",
     "exec",
+    "pool",
     "stats",
     "list",
     "logs",

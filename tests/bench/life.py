@@ -1,6 +1,9 @@
 """What a running container is asked for: execs, samples, lists, output."""
 
+import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.measure import Case
@@ -17,6 +20,7 @@ def cases(field: "Field") -> dict[str, Callable[[], Case]]:
     """By the names that `--case` takes."""
     return {
         "exec": lambda: _execs(field),
+        "pool": _pool,
         "stats": _stats,
         "list": lambda: _lists(field),
         "logs": lambda: _logs(field),
@@ -49,6 +53,29 @@ def _execs(field: "Field") -> Case:
 
         contenders["docker"] = run
     return Case(name="`container.exec('true')`, warm", contenders=contenders, limit=0.25)
+
+
+def _pool() -> Case:
+    """From the call until a container that waited has run its first instruction, and a word of it has come here."""
+    from wherry import Client
+
+    folder = Path(os.environ["WHERRY_ROOT"]).with_name("pool")
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    pipe = os.open(folder / "pipe", os.O_RDWR | os.O_CLOEXEC)  # both ends: nobody waits for the other one
+    pool = Client().pool("busybox", size=2, network="none", volumes=[f"{folder}:/from"])
+
+    def ours() -> float:
+        while pool.waiting < 2:
+            time.sleep(0.01)
+        begin = time.perf_counter()
+        container = pool.run(["sh", "-c", "echo > /from/pipe; exec sleep 1000"])
+        os.read(pipe, 1)
+        elapsed = (time.perf_counter() - begin) * 1000
+        container.remove(force=True)
+        return elapsed
+
+    return Case(name="`pool.run(…)`, to its first word", contenders={"wherry": ours}, rival="", limit=15)
 
 
 def _stats() -> Case:

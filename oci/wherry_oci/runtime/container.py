@@ -37,14 +37,17 @@ class Process:
         self.terminal = terminal  # the master of its terminal, the caller's to close
         self._channel = channel
 
-    def start(self, on_listener: "Callable[[int], None] | None" = None) -> None:
+    def start(
+        self, on_listener: "Callable[[int], None] | None" = None, *, told: "dict[str, Any] | None" = None
+    ) -> None:
         """
         Let it execute its program. Raises RuntimeFailure when that fails; it is gone then.
 
-        *on_listener* gets the number that its seccomp listener has as a descriptor of the process's own.
+        *on_listener* gets the number that its seccomp listener has as a descriptor of the process's own. *told*, for an
+        entry that is `told_later`, is the `process` whose `args`, `env` and `cwd` it takes.
         """
         try:
-            let_start(self._channel, on_listener)
+            let_start(self._channel, on_listener, told)
         except RuntimeFailure:
             _reap(self.pid)
             raise
@@ -79,10 +82,12 @@ class Process:
             os.close(self.terminal)
 
 
-def let_start(channel: Channel, on_listener: "Callable[[int], None] | None") -> None:
+def let_start(
+    channel: Channel, on_listener: "Callable[[int], None] | None", told: "dict[str, Any] | None" = None
+) -> None:
     """Say `start` to a process that waits for it, and see it execute. Raises RuntimeFailure."""
     try:
-        channel.send({"start": True})
+        channel.send({"start": True} if told is None else {"start": True, "process": told})
     except OSError:  # it is dead already; what it said is still to be read
         pass
     while (message := channel.receive()) is not None:

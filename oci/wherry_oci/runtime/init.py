@@ -66,6 +66,7 @@ class Entry:
         preserve: int = 0,
         setgroups_denied: bool = False,
         linux: "dict[str, Any] | None" = None,
+        told_later: bool = False,
     ) -> None:
         self.process, self.user, self.added_groups = process, user, added_groups
         self.seccomp, self.seccomp_flags = seccomp, seccomp_flags
@@ -76,9 +77,8 @@ class Entry:
         self.preserve = preserve  # so many descriptors from 3 up go to the program
         self.setgroups_denied = setgroups_denied
         self.linux = linux or {}  # the section, for what a process itself takes from it
-        self.arguments = [os.fsencode(argument) for argument in process["args"]]
-        environment = [item.partition("=") for item in process.get("env") or ()]
-        self.environment = {os.fsencode(name): os.fsencode(value) for name, _, value in environment if name}
+        self.told_later = told_later  # what it executes comes with `start`
+        self._take_program(process)
         self.last_capability = p.bounding_set().bit_length()
         # set by the one who makes the process
         self.own_mounts = True
@@ -94,6 +94,27 @@ class Entry:
             self._scheduling: Any = scheduling
         else:
             self._scheduling = None
+
+    def _take_program(self, process: "dict[str, Any]") -> None:
+        self.arguments = [os.fsencode(argument) for argument in process["args"]]
+        environment = [item.partition("=") for item in process.get("env") or ()]
+        self.environment = {os.fsencode(name): os.fsencode(value) for name, _, value in environment if name}
+
+    def take_program(self, process: "dict[str, Any]", home: str) -> bytes:
+        """What was told with `start`, from inside the container and as its user: the program's place."""
+        self._take_program(process)
+        self.fill_home(home)
+        _enter_working_directory(process.get("cwd") or "/", before=False)
+        return self.find_program()
+
+    def fill_home(self, home: str) -> None:
+        """HOME is the user's unless it is given."""
+        if not self.environment.get(b"HOME"):
+            self.environment[b"HOME"] = os.fsencode(home)
+
+    def find_program(self) -> bytes:
+        """Raises RuntimeFailure "not_found" or "not_executable"."""
+        return find_program(self.arguments[0], self.environment.get(b"PATH", _PATH_FALLBACK.encode()))
 
     def load_hooks(self) -> None:
         """After pivot_root nothing can be imported."""
@@ -382,8 +403,7 @@ def enter_running(entry: Entry, channel: Channel) -> None:
 def become(entry: Entry, identity: users.Identity, channel: Channel, config: "dict[str, Any] | None" = None) -> None:
     """From inside the container's root: take the identity and the rights, and execute the program. Never returns."""
     process = entry.process
-    if not entry.environment.get(b"HOME"):
-        entry.environment[b"HOME"] = os.fsencode(identity.home)
+    entry.fill_home(identity.home)
     _take_stdio(entry, identity)
     entry.take_scheduling()
     _enter_working_directory(process.get("cwd") or "/", before=True)
@@ -398,12 +418,15 @@ def become(entry: Entry, identity: users.Identity, channel: Channel, config: "di
     p.set_keepcaps(True)
     _take_identity(identity, entry)
     _enter_working_directory(process.get("cwd") or "/", before=False)
-    program = find_program(entry.arguments[0], entry.environment.get(b"PATH", _PATH_FALLBACK.encode()))
+    program = b"" if entry.told_later else entry.find_program()
     channel.send({"ready": True})
-    if entry.gate is None:
-        await_go(channel)  # `start`
-    else:
+    if entry.gate is not None:
         channel = _wait_at(entry, channel)
+    elif told := await_go(channel).get("process"):  # with `start`
+        run_guarded(
+            channel,
+            lambda: _execute_as_told(entry, rights, entry.take_program(told, identity.home), channel, config),
+        )
     run_guarded(channel, lambda: _execute_as_told(entry, rights, program, channel, config))
 
 
