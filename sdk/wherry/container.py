@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 import attrs
 
 from wherry import logreader
-from wherry.errors import CommandFailed
+from wherry.errors import CommandFailed, ContainerNotFound
 from wherry.execution import ExecResult, Process, process_document
 from wherry.portbinding import container_ports, port_map
 from wherry.state import ExitRecord
@@ -328,7 +328,7 @@ class Container:
         What it has written, both streams in order; with *follow* whole lines as they come, until it ends.
 
         *since* and *until* are datetimes or seconds since 1970, *tail* a number of lines. What is not UTF-8 is shown as
-        U+FFFD; `output` gives the bytes.
+        U+FFFD; `output` gives the bytes. Of one that has removed itself the last 64 KiB are there for some minutes.
         """
         streams = _streams(stdout, stderr)
         first, last = _nanoseconds(since), None if until is None else _nanoseconds(until)
@@ -340,13 +340,19 @@ class Container:
     def output(self, stdout: bool = True, stderr: bool = True) -> bytes:
         """The bytes that it has written, of both streams in order or of one."""
         streams = _streams(stdout, stderr)
-        with self._engine.log_reader(self._record) as reader:
+        with self._log() as reader:
             return b"".join(piece.content for piece in reader.pieces() if piece.stream in streams)
+
+    def _log(self) -> logreader.Reader:
+        try:
+            return self._engine.log_reader(self._record)
+        except ContainerNotFound:  # it may have removed itself
+            return self._engine.ended_log(self.id)
 
     def _lines(
         self, streams: frozenset[int], tail: int | str, since: int, until: int | None
     ) -> Iterator[logreader.Line]:
-        with self._engine.log_reader(self._record) as reader:
+        with self._log() as reader:
             if isinstance(tail, int) and not since and until is None:
                 yield from logreader.last(reader, tail, streams)
                 return
@@ -356,7 +362,7 @@ class Container:
     def _follow(
         self, streams: frozenset[int], tail: int | str, since: int, until: int | None, timestamps: bool
     ) -> Generator[LogLine, None, None]:
-        with self._engine.log_reader(self._record) as reader:
+        with self._log() as reader:
             if isinstance(tail, int):
                 for line in logreader.last(reader, tail, streams):
                     if line.time >= since:

@@ -23,7 +23,7 @@ from wherry.errors import (
     PortInUse,
     StartFailed,
 )
-from wherry.logreader import Reader, last, open_log
+from wherry.logreader import LogReader, Reader, last, open_log
 from wherry.mounts import IMAGE, VOLUME, MountPoint
 from wherry.networkoptions import CONTAINER
 from wherry.options import Options, health_check, published
@@ -574,7 +574,7 @@ class LocalEngine:
         try:
             with self.log_reader(record) as reader:
                 lines = list(last(reader, _SHOWN_LINES, frozenset((1, 2))))
-        except (FileNotFoundError, Unsupported):  # it removed itself, or keeps none
+        except (ContainerNotFound, Unsupported):  # it was removed, or keeps none
             return ""
         return b"".join(line.content for line in lines).decode("utf-8", "replace")
 
@@ -812,8 +812,18 @@ class LocalEngine:
             raise
 
     def log_reader(self, record: Record) -> Reader:
-        """A container's log; the caller closes it. Raises Unsupported when its driver keeps none."""
-        return open_log(self.store.directory(record.id), record)
+        """A container's log; the caller closes it. Raises Unsupported when its driver keeps none, ContainerNotFound."""
+        try:
+            return open_log(self.store.directory(record.id), record)
+        except FileNotFoundError:  # it has just removed itself
+            return self.ended_log(record.id)
+
+    def ended_log(self, container_id: str) -> Reader:
+        """The last words of a container that removed itself, kept for who waited for it. Raises ContainerNotFound."""
+        try:
+            return LogReader(Path(records.ended_log(str(self.store.run_directory(container_id)))))
+        except FileNotFoundError:
+            raise ContainerNotFound(container_id) from None
 
 
 def replace_document(path: Path, document: Mapping[str, Any]) -> None:

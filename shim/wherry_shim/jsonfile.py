@@ -48,7 +48,7 @@ class JsonFileWriter:
         self.lost = 0  # bytes that the disk did not take
         self._open()
         self._pending: dict[int, tuple[int, bytearray]] = {}
-        self._written: list[tuple[int, bytes]] = []  # of this run, the last MiB
+        self._written: list[tuple[int, int, bytes]] = []  # of this run, the last MiB
         self._kept = 0
 
     def _open(self) -> None:
@@ -57,7 +57,7 @@ class JsonFileWriter:
 
     def append(self, stream: int, piece: bytes, time_ns: int) -> None:
         """Write the lines that *piece* completes; when the disk is full it is counted in `lost`."""
-        self._keep(stream, piece)
+        self._keep(time_ns, stream, piece)
         objects = bytearray()
         for part in _lines(piece):
             time, line = self._pending.setdefault(stream, (time_ns, bytearray()))
@@ -70,11 +70,11 @@ class JsonFileWriter:
                 del self._pending[stream]
         self._write(objects, len(piece))
 
-    def _keep(self, stream: int, piece: bytes) -> None:
-        self._written.append((stream, piece))
+    def _keep(self, time_ns: int, stream: int, piece: bytes) -> None:
+        self._written.append((time_ns, stream, piece))
         self._kept += len(piece)
         while self._kept > _REPLAY_LIMIT:
-            self._kept -= len(self._written.pop(0)[1])
+            self._kept -= len(self._written.pop(0)[2])
 
     def _write(self, objects: "bytearray | bytes", costs: int) -> None:
         if not objects:
@@ -115,8 +115,8 @@ class JsonFileWriter:
             self._write(object_line(stream, bytes(line), time), len(line))
         self._pending.clear()
 
-    def replay(self) -> "Iterator[tuple[int, bytes]]":
-        """The pieces (stream, content) of this run; of more than a MiB, the last ones."""
+    def replay(self) -> "Iterator[tuple[int, int, bytes]]":
+        """The pieces (time, stream, content) of this run; of more than a MiB, the last ones."""
         return iter(list(self._written))
 
     def close(self) -> None:

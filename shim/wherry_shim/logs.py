@@ -138,9 +138,9 @@ class LogWriter:
         """What is appended from here on is another run's."""
         self._first = (self._number, self._records)
 
-    def replay(self) -> "Iterator[tuple[int, bytes]]":
+    def replay(self) -> "Iterator[tuple[int, int, bytes]]":
         """
-        The pieces (stream, content) of this run; of more than a MiB, the last ones.
+        The pieces (time, stream, content) of this run; of more than a MiB, the last ones.
 
         What has been compressed meanwhile is left out: that is where the log is, for who wants more.
         """
@@ -150,13 +150,13 @@ class LogWriter:
         found = [*self._read(number, first), *(self._read(number + 1, 0) if self._number > number else ())]
         left = _REPLAY_LIMIT
         for at in range(len(found) - 1, -1, -1):
-            left -= len(found[at][1])
+            left -= len(found[at][2])
             if left < 0:
                 del found[: at + 1]
                 break
         yield from found
 
-    def _read(self, number: int, first: int) -> "list[tuple[int, bytes]]":
+    def _read(self, number: int, first: int) -> "list[tuple[int, int, bytes]]":
         try:
             with (
                 open(f"{self._directory}/{index_name(number)}", "rb") as index,
@@ -167,10 +167,10 @@ class LogWriter:
                 records = list(RECORD.iter_unpack(whole[: len(whole) // RECORD.size * RECORD.size]))
                 end = records[-1][1] + records[-1][2] if records else 0
                 found = []
-                for _, offset, length, stream in records:
+                for time, offset, length, stream in records:
                     if offset + length > end - _REPLAY_LIMIT:
                         data.seek(offset)
-                        found.append((stream, data.read(length)))
+                        found.append((time, stream, data.read(length)))
                 return found
         except FileNotFoundError:
             return []
@@ -231,6 +231,20 @@ class _Compression:
                 os.close(fd)
 
 
+def keep_tail(directory: str, pieces: "Iterator[tuple[int, int, bytes]]", limit: int) -> None:
+    """Put the last of *pieces* (time, stream, content), *limit* bytes of them, into a log of its own in *directory*."""
+    tail, size = [], 0
+    for time, stream, content in reversed(list(pieces)):
+        tail.append((time, stream, content[max(0, len(content) + size - limit) :]))
+        size += len(content)
+        if size >= limit:
+            break
+    log = LogWriter(directory, max_size=-1)
+    for time, stream, content in reversed(tail):
+        log.append(stream, content, time)
+    log.close()
+
+
 class NoLog:
     """The driver "none"."""
 
@@ -242,7 +256,7 @@ class NoLog:
     def begin_run(self) -> None:
         """Nothing is kept of any run."""
 
-    def replay(self) -> "Iterator[tuple[int, bytes]]":
+    def replay(self) -> "Iterator[tuple[int, int, bytes]]":
         """Nothing was kept."""
         return iter(())
 

@@ -8,7 +8,7 @@ The small files by which a shim tells the world about its container, each replac
     `table` of nftables that publishes them.
 `exit.json`, in `run/ID` and beside the container's configuration; of one that removes itself at its end `run/ended/ID`
     `exit_code`, `signal` (or null), `oom_killed`, `started`, `finished`, `restarts`, `log_lost` (bytes
-    that no disk took), `stopped` (somebody asked it to end).
+    that no disk took), `stopped` (somebody asked it to end). Beside that one, `run/ended/ID.log` has its last words.
 `run/ID/attach/`, `run/ID/execs/`
     What clients leave for the shim: sockets to call before the start (client.Appointment), and execs by their ids.
 """
@@ -55,9 +55,17 @@ def read_ended(run_directory: str) -> "dict[str, Any] | None":
     return read(f"{run}/{_ENDED}", container)
 
 
+def ended_log(run_directory: str) -> str:
+    """Where the end of an auto-removed container's log is kept, in the form of the driver "local"."""
+    run, _, container = run_directory.rpartition("/")
+    return f"{run}/{_ENDED}/{container}.log"
+
+
 def forget_ended(run: str, older_than_s: float) -> None:
     """Remove what has been kept for longer."""
     from time import time
+
+    from wherry_shim.tree import remove_tree
 
     try:
         with os.scandir(f"{run}/{_ENDED}") as entries:
@@ -67,6 +75,8 @@ def forget_ended(run: str, older_than_s: float) -> None:
     for path in old:
         try:
             os.unlink(path)
+        except IsADirectoryError:
+            remove_tree(path)
         except FileNotFoundError:
             continue
 

@@ -23,7 +23,7 @@ from wherry_shim.connection import STDERR, Connection
 from wherry_shim.eventlog import EventLog
 from wherry_shim.exectable import ExecTable
 from wherry_shim.execution import Execution
-from wherry_shim.logs import LogWriter, NoLog
+from wherry_shim.logs import LogWriter, NoLog, keep_tail
 from wherry_shim.loop import READABLE, Loop
 from wherry_shim.restart import RestartPolicy
 from wherry_shim.service import Service
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _SHIMS_GROUP = "/wherry/shims"
 _SIGKILL = 9
 _READY_ROUNDS, _READY_PAUSE_MS = 100, 3
+_KEPT_LOG = 1 << 16  # bytes of what an auto-removed container wrote last
 _REMOVE_TRIES = 100
 _REMOVE_PAUSE_S = 0.02
 
@@ -414,7 +415,7 @@ class Supervisor:
 
     def written(self) -> "Iterator[tuple[int, bytes]]":
         """What the container has written since it was started, as (stream, piece); of much, the end."""
-        return self._log.replay()
+        return ((stream, piece) for _, stream, piece in self._log.replay())
 
     def kill(self, number: int, *, stop: bool = False) -> None:
         """
@@ -639,7 +640,7 @@ class Supervisor:
     def _keep_or_remove(self, record: "dict[str, Any]") -> None:
         try:
             if self._order.get("remove"):
-                records.keep_ended(self._run)
+                self._keep_for_waiters()
                 self._remove_directory()
                 self.note("destroy")
             else:
@@ -648,6 +649,15 @@ class Supervisor:
             self._remove_live_files()
         if self._order.get("remove"):
             remove_tree(self._run)
+
+    def _keep_for_waiters(self) -> None:
+        """Who waited for one that removes itself may ask how it ended, and for its last words, once that is done."""
+        records.keep_ended(self._run)
+        if not isinstance(self._log, NoLog):
+            try:
+                keep_tail(records.ended_log(self._run), self._log.replay(), _KEPT_LOG)
+            except OSError:  # the disk is full
+                return
 
     def _remove_directory(self) -> None:
         """Out of sight in one step; what a kill leaves of the rest the next client collects."""

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 _WRITER = """
 import sys
 from wherry_shim.eventlog import EventLog
-log = EventLog(sys.argv[1], largest=20000)
+log = EventLog(sys.argv[1], largest=60_000)
 for number in range(200):
     log.append("container", "start", sys.argv[2], number=number)
 """

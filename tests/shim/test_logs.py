@@ -57,7 +57,7 @@ def test_replay_gives_what_this_writer_appended(tmp_path: Path) -> None:
     writer = LogWriter(str(tmp_path))
     for number in range(40):
         writer.append(STDOUT, bytes([number]) * 65536, 2)
-    replayed = [content[0] for _, content in writer.replay()]
+    replayed = [content[0] for _, _, content in writer.replay()]
     writer.close()
     assert replayed == list(range(24, 40))
 
@@ -202,6 +202,6 @@ def test_replay_goes_over_a_rotation(tmp_path: Path) -> None:
     writer.begin_run()
     for number in range(15):
         writer.append(STDOUT, b"%099d\n" % number, number)
-    replayed = [int(content) for _, content in writer.replay()]
+    replayed = [int(content) for _, _, content in writer.replay()]
     writer.close()
     assert replayed == list(range(15))
