@@ -192,7 +192,7 @@ class Client:
         command: str | Sequence[str] | None = None,
         *,
         size: int = 2,
-        **options: Unpack[RunOptions],
+        **options: Unpack["RunOptions"],
     ) -> "Pool":
         """
         *size* containers that wait, made but for their program, so that `Pool.run` takes milliseconds.
