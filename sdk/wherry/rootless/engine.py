@@ -15,9 +15,10 @@ from wherry.options import Options
 from wherry.rootless import adaptation, line, worker
 from wherry.rootless.line import Line, Reference, Request
 from wherry_images import Image, ImageStore
-from wherry_oci.errors import Unavailable
+from wherry_oci.errors import Unavailable, Unsupported
 
 if TYPE_CHECKING:
+    from wherry.pool import Held
     from wherry.reservation import Reservation
     from wherry.rootfsview import RootfsView
     from wherry_images import PullEvent, PushEvent
@@ -179,6 +180,10 @@ class RootlessEngine(LocalEngine):
         adaptation.warn_of_limits(options, _STACK)
         made: Record = self.do(_run, image, _plain(options), before_start)
         return made
+
+    def hold(self, image: str, options: Options) -> "Held":
+        """Not yet: those that wait are this process' own, and the shims of an ordinary user are a worker's."""
+        raise Unsupported("a pool of waiting containers needs root: use Client.run")
 
     def start(self, name: str) -> None:
         self.do(LocalEngine.start, name)
