@@ -74,7 +74,8 @@ class Runtime:
         """Delete what a test left, and the folder of the groups."""
         for id in os.listdir(self.root) if self.root.is_dir() else ():
             self("delete", "--force", id)
-        for parent in Path("/sys/fs/cgroup").glob("**/wherry-oci-tests"):
+        top = Path("/sys/fs/cgroup")
+        for parent in (*top.glob("wherry-oci-tests"), *top.glob("*/wherry-oci-tests")):
             try:
                 parent.rmdir()
             except OSError:  # other tests use it at this time

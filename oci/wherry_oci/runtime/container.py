@@ -49,7 +49,7 @@ class Process:
         try:
             let_start(self._channel, on_listener, told)
         except RuntimeFailure:
-            _reap(self.pid)
+            self._kill()  # it may wait for somebody to take its seccomp listener
             raise
         finally:
             self._channel.close()
@@ -73,13 +73,16 @@ class Process:
     def abandon(self) -> None:
         """Kill and reap it before it ever ran."""
         self._channel.close()
+        self._kill()
+        if self.terminal is not None:
+            os.close(self.terminal)
+
+    def _kill(self) -> None:
         try:
             os.kill(self.pid, _SIGKILL)
         except ProcessLookupError:
             pass
         _reap(self.pid)
-        if self.terminal is not None:
-            os.close(self.terminal)
 
 
 def let_start(

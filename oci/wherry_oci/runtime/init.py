@@ -492,7 +492,8 @@ def _filter(program: bytes, entry: Entry, channel: Channel) -> None:
     if entry.seccomp_flags & p.SECCOMP_FILTER_FLAG_NEW_LISTENER:
         # From here on any system call but write(2) may wait for the one who gets the listener.
         os.write(channel.fileno(), b'{"listener":%d}' % listener)
-        os.read(channel.fileno(), 100)
+        if not os.read(channel.fileno(), 100):  # nobody took it
+            os._exit(_UNREPORTED)
         os.close(listener)
 
 

@@ -397,8 +397,13 @@ def start(root: str, id: str, warn: "Callable[[str], None]") -> None:
     except OSError as error:
         raise RuntimeFailure.from_os_error("start", error) from None
     os.unlink(f"{directory.path}/{GATE}")
-    container.let_start(line, lambda number: send_listener(record, number))
-    line.close()
+    try:
+        container.let_start(line, lambda number: send_listener(record, number))
+    except RuntimeFailure:
+        end_process(record)
+        raise
+    finally:
+        line.close()
     started_steps(directory, record, warn)
 
 
