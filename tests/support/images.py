@@ -153,6 +153,11 @@ def nginx() -> Recipe:
     )
 
 
+def debian() -> Recipe:
+    """A person's shell: bash, with Debian's own tools beside it."""
+    return Recipe((*_BASE, Packages(("bash", "coreutils", "procps"))), {"Env": [PATH], "Cmd": ["bash"]})
+
+
 def redis() -> Recipe:
     """Listens on port 6379 as user redis; its data is a volume."""
     entry_point = (
@@ -331,6 +336,7 @@ def many_files(count: int = 20_000) -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "busybox": busybox,
+    "debian": debian,
     "nginx": nginx,
     "redis": redis,
     "postgres": postgres,

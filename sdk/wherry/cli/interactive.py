@@ -9,7 +9,8 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wherry.cli.foreground import write
+from wherry.cli.foreground import signals_go_to, write
+from wherry.client import Client
 from wherry_oci.runtime import quickjson
 from wherry_shim.client import Conversation, ShimGone
 from wherry_shim.connection import CONTROL
@@ -31,7 +32,7 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(_STDIN)
-    tty.setraw(_STDIN)
+    tty.setraw(_STDIN, termios.TCSADRAIN)  # the default would throw away what was typed ahead
     try:
         yield
     finally:
@@ -43,6 +44,17 @@ def join(conversation: Conversation, *, terminal: bool, stdin: bool) -> int:
     sys.stdout.flush()
     with raw_terminal(terminal and stdin), _window_size(conversation, terminal):
         return _carry(conversation, stdin, detachable=terminal and stdin)
+
+
+def attend(client: Client, container_id: str, conversation: Conversation, *, terminal: bool, stdin: bool) -> int:
+    """Carry a container's own streams until it is down. Returns its exit code; 0 when the user detaches."""
+    try:
+        with signals_go_to(client, container_id):
+            code = join(conversation, terminal=terminal, stdin=stdin)
+    except Detached:
+        return 0
+    ended = client._engine.wait(container_id, gone=True)
+    return ended.exit_code if ended is not None else code
 
 
 @contextmanager

@@ -18,6 +18,7 @@ PLACE = "wherry.place"  # in a context's meta: the Reservation, or None
 
 # verb: (module, one line for --help)
 _VERBS = {
+    "attach": ("attach", "Join a running container's streams"),
     "commit": ("files", "Make an image of a container"),
     "cp": ("copying", "Copy files between a container and the host"),
     "create": ("run", "Make a container without starting it"),
@@ -65,7 +66,7 @@ _GROUPS = {
         **{
             name: (module, name, line)
             for name, (module, line) in _VERBS.items()
-            if module in ("execute", "lifecycle", "logs", "run", "stats", "update")
+            if module in ("attach", "execute", "lifecycle", "logs", "run", "stats", "update")
             or name in ("commit", "cp", "diff", "export", "port", "top")
         },
         "inspect": ("inspect", "inspect", "Show all that is known of containers"),

@@ -18,7 +18,6 @@ from wherry.mounts import parse_mount_text
 from wherry.networkoptions import parse_network_text
 from wherry.options import Options
 from wherry.reservation import Reservation
-from wherry_shim.client import Conversation
 
 _PASS_ON = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 
@@ -239,20 +238,10 @@ def _foreground(client: Client, image: str, options: Options, cidfile: str | Non
         record = engine.run(image, options, place=_place(), before_start=open_output)
         _write_id(cidfile, record)
         if attached:
-            return _interactive(client, record.id, attachments[0].conversation, options)
+            from wherry.cli.interactive import attend
+
+            conversation = attachments[0].conversation
+            return attend(client, record.id, conversation, terminal=options.tty, stdin=options.stdin_open)
         from wherry.cli.foreground import follow_to_the_end
 
         return follow_to_the_end(client, record.id, readers[0])
-
-
-def _interactive(client: Client, container_id: str, conversation: Conversation, options: Options) -> int:
-    from wherry.cli.foreground import signals_go_to
-    from wherry.cli.interactive import Detached, join
-
-    try:
-        with signals_go_to(client, container_id):
-            code = join(conversation, terminal=options.tty, stdin=options.stdin_open)
-    except Detached:
-        return 0
-    ended = client._engine.wait(container_id, gone=True)
-    return ended.exit_code if ended is not None else code
