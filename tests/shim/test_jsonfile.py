@@ -1,4 +1,4 @@
-"""Docker's json-file, held against what Docker's own writer makes of the same bytes."""
+"""Docker's json-file, held to the rules of its format; no line here was written by a dockerd."""
 
 from pathlib import Path
 
