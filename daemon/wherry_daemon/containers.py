@@ -15,6 +15,7 @@ import attrs
 
 from wherry import execs, logreader
 from wherry.container import timestamp
+from wherry.detachkeys import DetachKeys
 from wherry.errors import NotRunning, StartFailed
 from wherry.inspection import container_document, network_settings
 from wherry.local import signal_number
@@ -26,7 +27,7 @@ from wherry_daemon.context import Context, filters
 from wherry_daemon.http import FRAMES, RAW_STREAM, TAR, Answer, Empty, Hijack, Hijacked, Json, Request, Stream
 from wherry_daemon.refusals import BadParameter, NotModified, message
 from wherry_daemon.routes import Routes
-from wherry_daemon.streams import DetachKeys, carry, documents, frame
+from wherry_daemon.streams import carry, documents, frame
 from wherry_oci.errors import Conflict, InvalidArgument
 
 if TYPE_CHECKING:

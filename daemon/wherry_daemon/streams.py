@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wherry_daemon.http import Hijacked
 
 if TYPE_CHECKING:
+    from wherry.detachkeys import DetachKeys
     from wherry.execution import Process
 
 _STREAMS = {"stdout": 1, "stderr": 2}
@@ -18,46 +19,6 @@ def frame(stream: int, content: bytes) -> bytes:
     return bytes((stream, 0, 0, 0)) + len(content).to_bytes(4, "big") + content
 
 
-class DetachKeys:
-    """Finds the keys by which a user leaves; those typed so far are held back until it is clear what follows."""
-
-    def __init__(self, text: str) -> None:
-        self._keys = _keys(text or "ctrl-p,ctrl-q")
-        self._held = b""
-
-    def pass_on(self, typed: bytes) -> tuple[bytes, bool]:
-        """What of it goes to the process, and whether the user leaves."""
-        out = bytearray()
-        for number in typed:
-            key = bytes((number,))
-            if self._keys.startswith(self._held + key):
-                self._held += key
-                if self._held == self._keys:
-                    return bytes(out), True
-                continue
-            out += self._held
-            self._held = b""
-            if self._keys.startswith(key):
-                self._held = key
-            else:
-                out += key
-        return bytes(out), False
-
-
-def _keys(text: str) -> bytes:
-    from wherry_daemon.refusals import BadParameter
-
-    found = bytearray()
-    for name in text.split(","):
-        if len(name) == 1:
-            found += name.encode()
-        elif name.startswith("ctrl-") and len(name) == 6 and 64 <= ord(name[5].upper()) <= 95:
-            found.append(ord(name[5].upper()) - 64)
-        else:
-            raise BadParameter(f"Invalid detach keys ({text}) provided")
-    return bytes(found)
-
-
 def carry(
     client: Hijacked,
     process: "Process",
@@ -66,7 +27,7 @@ def carry(
     stdin: bool,
     wanted: Iterable[str],
     end_input: bool = True,
-    keys: DetachKeys | None = None,
+    keys: "DetachKeys | None" = None,
 ) -> None:
     """
     Both directions between *client* and *process* until the process has ended or the client has gone.
@@ -130,7 +91,7 @@ def _pass_output(client: Hijacked, process: "Process", terminal: bool, wanted: f
     return True
 
 
-def _pass_input(client: Hijacked, process: "Process", keys: DetachKeys | None, end_input: bool) -> bool | None:
+def _pass_input(client: Hijacked, process: "Process", keys: "DetachKeys | None", end_input: bool) -> bool | None:
     """Whether more may come; None when the user leaves."""
     typed = client.read()
     if not typed:

@@ -135,6 +135,15 @@ def test_one_leaves_by_the_detach_keys_and_comes_back(typed: Terminals) -> None:
     again.sendline("exit 9")
     assert _end(again) == 9
 
+    restarted = typed.wherry("start", "-ai", "--detach-keys", "ctrl-x,q", "c")
+    restarted.expect_exact(_PROMPT)
+    assert _answer(restarted, "echo $known") == ""
+    restarted.send("\x18q")
+    assert _end(restarted) == 0
+    third = typed.wherry("attach", "--detach-keys", "ctrl-x,q", "c")
+    third.sendline("exit 4")
+    assert _end(third) == 4
+
     refused = typed.world.wherry("attach", "c", check=False)
     assert refused.returncode == 1
     assert "cannot attach to container c: it is not running but exited" in refused.stderr

@@ -6,17 +6,21 @@ import click
 
 from wherry.attachment import Attachment
 from wherry.cli.interactive import attend
+from wherry.cli.parameters import detach_keys_option
 from wherry.client import Client
+from wherry.detachkeys import DetachKeys
 from wherry.errors import NotRunning
 
 
 @click.command("attach")
 @click.argument("container")
+@detach_keys_option
 @click.option("--no-stdin", is_flag=True, help="Give it nothing to read")
+@click.option("--sig-proxy", type=bool, default=True, help="Pass signals on to it", show_default=True)
 @click.pass_obj
-def attach_command(client: Client, /, container: str, no_stdin: bool) -> int:
-    """Join a running container's streams, and end as it does; ctrl-p ctrl-q leaves it running."""
-    engine = client._engine
+def attach_command(client: Client, /, container: str, detach_keys: str, no_stdin: bool, sig_proxy: bool) -> int:
+    """Join a running container's streams, and end as it does; the detach keys leave it running."""
+    engine, keys = client._engine, DetachKeys(detach_keys)
     record = engine.record(container)
     state = engine.state(record)
     if not state.alive:
@@ -25,4 +29,12 @@ def attach_command(client: Client, /, container: str, no_stdin: bool) -> int:
     if terminal and stdin and not os.isatty(0):
         raise click.UsageError("the input device is not a TTY")
     with Attachment.to(engine, record.id, logs=False) as attachment:
-        return attend(client, record.id, attachment.conversation, terminal=terminal, stdin=stdin)
+        return attend(
+            client,
+            record.id,
+            attachment.conversation,
+            terminal=terminal,
+            stdin=stdin,
+            keys=keys,
+            signals=sig_proxy,
+        )

@@ -3,7 +3,9 @@
 import click
 
 from wherry.cli.interactive import Detached, join
+from wherry.cli.parameters import detach_keys_option
 from wherry.client import Client
+from wherry.detachkeys import DetachKeys
 from wherry.execution import Process, process_document
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -11,6 +13,7 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 @click.command("exec", context_settings=_PASS_ON)
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for it")
+@detach_keys_option
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Set a variable")
 @click.option("-i", "--interactive", is_flag=True, help="Keep its stdin open")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal")
@@ -23,6 +26,7 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 def exec_command(
     client: Client,
     detach: bool,
+    detach_keys: str,
     env: tuple[str, ...],
     interactive: bool,
     tty: bool,
@@ -33,14 +37,14 @@ def exec_command(
     command: tuple[str, ...],
 ) -> int:
     """Run a further command in a running container."""
-    engine = client._engine
+    engine, keys = client._engine, DetachKeys(detach_keys)
     record = engine.record(container)
     request = process_document(
         record, command, user=user, environment=env, working_dir=workdir, tty=tty, privileged=privileged
     )
     process = Process.start(engine, record, request, terminal=tty, stdin=interactive)
     try:
-        return 0 if detach else join(process.conversation, terminal=tty, stdin=interactive)
+        return 0 if detach else join(process.conversation, terminal=tty, stdin=interactive, keys=keys)
     except Detached:
         return 0
     finally:

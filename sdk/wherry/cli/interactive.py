@@ -7,16 +7,16 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from wherry.cli.foreground import signals_go_to, write
 from wherry.client import Client
+from wherry.detachkeys import DetachKeys
 from wherry_oci.runtime import quickjson
 from wherry_shim.client import Conversation, ShimGone
 from wherry_shim.connection import CONTROL
 
 _PIECE = 1 << 16
-_DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
 _LOST_EXIT_CODE = 137
 _STDIN = 0
 
@@ -39,18 +39,31 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
         termios.tcsetattr(_STDIN, termios.TCSADRAIN, before)
 
 
-def join(conversation: Conversation, *, terminal: bool, stdin: bool) -> int:
-    """Carry both directions until the process ends. Returns its exit code; raises Detached."""
+def join(conversation: Conversation, *, terminal: bool, stdin: bool, keys: DetachKeys) -> int:
+    """Carry both directions until the process ends. Returns its exit code; raises Detached when *keys* are typed."""
     sys.stdout.flush()
     with raw_terminal(terminal and stdin), _window_size(conversation, terminal):
-        return _carry(conversation, stdin, detachable=terminal and stdin)
+        return _carry(conversation, stdin, keys if terminal and stdin else None)
 
 
-def attend(client: Client, container_id: str, conversation: Conversation, *, terminal: bool, stdin: bool) -> int:
-    """Carry a container's own streams until it is down. Returns its exit code; 0 when the user detaches."""
+def attend(
+    client: Client,
+    container_id: str,
+    conversation: Conversation,
+    *,
+    terminal: bool,
+    stdin: bool,
+    keys: DetachKeys,
+    signals: bool = True,
+) -> int:
+    """
+    Carry a container's own streams until it is down. Returns its exit code; 0 when the user detaches.
+
+    With *signals* it gets those that are for us.
+    """
     try:
-        with signals_go_to(client, container_id):
-            code = join(conversation, terminal=terminal, stdin=stdin)
+        with signals_go_to(client, container_id) if signals else nullcontext():
+            code = join(conversation, terminal=terminal, stdin=stdin, keys=keys)
     except Detached:
         return 0
     ended = client._engine.wait(container_id, gone=True)
@@ -79,12 +92,11 @@ def _window_size(conversation: Conversation, terminal: bool) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, before)
 
 
-def _carry(conversation: Conversation, stdin: bool, detachable: bool) -> int:
+def _carry(conversation: Conversation, stdin: bool, keys: DetachKeys | None) -> int:
     waiting = select.poll()
     waiting.register(conversation.fileno(), select.POLLIN)
     if stdin:
         waiting.register(_STDIN, select.POLLIN)
-    keys = _Keys()
     while True:
         ready = [conversation.fileno()] if conversation.pending else [fd for fd, _ in waiting.poll()]
         if conversation.fileno() in ready:
@@ -101,28 +113,17 @@ def _carry(conversation: Conversation, stdin: bool, detachable: bool) -> int:
             try:
                 if not typed:
                     conversation.end_input()
-                else:
-                    conversation.write_input(keys.pass_on(typed) if detachable else typed)
+                elif _pass_on(conversation, typed, keys):
+                    raise Detached
             except ShimGone:  # it has ended; what it still wrote, and how it ended, is on its way
                 continue
 
 
-class _Keys:
-    """Finds the detach keys; the first of them is held back until it is clear that the second does not follow."""
-
-    def __init__(self) -> None:
-        self._held = False
-
-    def pass_on(self, typed: bytes) -> bytes:
-        out = bytearray()
-        for value in typed:
-            if self._held:
-                self._held = False
-                if value == _DETACH_KEYS[1]:
-                    raise Detached
-                out.append(_DETACH_KEYS[0])
-            if value == _DETACH_KEYS[0]:
-                self._held = True
-            else:
-                out.append(value)
-        return bytes(out)
+def _pass_on(conversation: Conversation, typed: bytes, keys: DetachKeys | None) -> bool:
+    """Whether the user leaves."""
+    leaves = False
+    if keys is not None:
+        typed, leaves = keys.pass_on(typed)
+    if typed:
+        conversation.write_input(typed)
+    return leaves

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import click
 
+from wherry.cli.parameters import detach_keys_option
 from wherry.client import Client
 from wherry.container import Container
 from wherry.errors import WherryError
@@ -29,13 +30,20 @@ all_containers = click.argument("containers", nargs=-1, required=True)
 @click.command("start")
 @all_containers
 @click.option("-a", "--attach", is_flag=True, help="Show what it writes, and end as it does")
+@click.option("-i", "--interactive", is_flag=True, help="Give it what is typed, too")
+@detach_keys_option
 @click.pass_obj
-def start_command(client: Client, containers: tuple[str, ...], attach: bool) -> int:
+def start_command(
+    client: Client, containers: tuple[str, ...], attach: bool, interactive: bool, detach_keys: str
+) -> int:
     """Start containers."""
-    if not attach:
+    if not attach and not interactive:
         return for_each(client, containers, lambda container: container.start())
     if len(containers) > 1:
         raise click.UsageError("only one container can be attached to")
+    settings = client._engine.record(containers[0]).settings
+    if settings["tty"] or interactive:
+        return _start_joined(client, client.containers.get(containers[0]), interactive, detach_keys)
     from wherry.cli.foreground import follow_to_the_end
 
     container = client.containers.get(containers[0])
@@ -43,6 +51,25 @@ def start_command(client: Client, containers: tuple[str, ...], attach: bool) -> 
         reader.skip_all()
         container.start()
         return follow_to_the_end(client, container.id, reader)
+
+
+def _start_joined(client: Client, container: Container, interactive: bool, detach_keys: str) -> int:
+    """With its own streams from the first byte on; one that runs is joined as it is."""
+    from wherry.cli.interactive import attend
+    from wherry.detachkeys import DetachKeys
+
+    keys = DetachKeys(detach_keys)
+    settings = container._record.settings
+    with container.attach() as attachment:
+        container.start()
+        return attend(
+            client,
+            container.id,
+            attachment.conversation,
+            terminal=settings["tty"],
+            stdin=interactive and settings["stdin_open"],
+            keys=keys,
+        )
 
 
 @click.command("stop")

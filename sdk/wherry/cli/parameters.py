@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import click
 
+detach_keys_option = click.option("--detach-keys", default="", metavar="KEYS", help="Leave by these [ctrl-p,ctrl-q]")
+
 
 def pairs(items: Iterable[str]) -> dict[str, str]:
     """`NAME=VALUE`, or a name alone for an empty value."""

@@ -10,9 +10,10 @@ import click
 
 from wherry.attachment import Attachment
 from wherry.cli.main import PLACE
-from wherry.cli.parameters import pairs
+from wherry.cli.parameters import detach_keys_option, pairs
 from wherry.client import Client
 from wherry.containerstore import Record
+from wherry.detachkeys import DetachKeys
 from wherry.logreader import Reader
 from wherry.mounts import parse_mount_text
 from wherry.networkoptions import parse_network_text
@@ -193,13 +194,21 @@ def _help(context: click.Context, wanted: bool) -> None:
 @click.option("--help", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: _help(c, v))
 @click.option("-d", "--detach", is_flag=True, help="Print its id, and leave it running")
 @click.option("--cidfile", help="Write its id to this file")
+@detach_keys_option
 @_options
 @click.pass_obj
 def run_command(
-    client: Client, /, detach: bool, cidfile: str | None, image: str, command: tuple[str, ...], **flags: Any
+    client: Client,
+    /,
+    detach: bool,
+    cidfile: str | None,
+    detach_keys: str,
+    image: str,
+    command: tuple[str, ...],
+    **flags: Any,
 ) -> int:
     """Make a container and start it; -h is its host name, --help this."""
-    options = _parse(command, flags)
+    options, keys = _parse(command, flags), DetachKeys(detach_keys)
     if options.tty and not detach and options.stdin_open and not os.isatty(0):
         raise click.UsageError("the input device is not a TTY")
     if detach:
@@ -207,7 +216,7 @@ def run_command(
         _write_id(cidfile, record)
         click.echo(record.id)
         return 0
-    return _foreground(client, image, options, cidfile)
+    return _foreground(client, image, options, cidfile, keys)
 
 
 def _place() -> Reservation | None:
@@ -221,7 +230,7 @@ def _write_id(path: str | None, record: Record) -> None:
         Path(path).write_text(record.id, encoding="ascii")
 
 
-def _foreground(client: Client, image: str, options: Options, cidfile: str | None) -> int:
+def _foreground(client: Client, image: str, options: Options, cidfile: str | None, keys: DetachKeys) -> int:
     engine = client._engine
     attached = options.tty or options.stdin_open or options.log.driver == "none"
     with ExitStack() as opened:
@@ -241,7 +250,7 @@ def _foreground(client: Client, image: str, options: Options, cidfile: str | Non
             from wherry.cli.interactive import attend
 
             conversation = attachments[0].conversation
-            return attend(client, record.id, conversation, terminal=options.tty, stdin=options.stdin_open)
+            return attend(client, record.id, conversation, terminal=options.tty, stdin=options.stdin_open, keys=keys)
         from wherry.cli.foreground import follow_to_the_end
 
         return follow_to_the_end(client, record.id, readers[0])
