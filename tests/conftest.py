@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import pytest
 
 from support import host as hosts
-from support import images, leftovers, users
+from support import images, leftovers, rootless, users
 from support import registry as registries
 from support import world as worlds
 from support.host import Host
@@ -69,6 +69,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Each test says what it needs; what cannot be had is a reason to skip, with its name."""
     for item in items:
+        if config.getoption("rootless") and (reason := rootless.reason(item.nodeid)):
+            item.add_marker(pytest.mark.skip(reason=reason))
         kinds = [kind for kind in KINDS if item.get_closest_marker(kind)]
         if len(kinds) != 1:
             raise pytest.UsageError(
@@ -85,6 +87,7 @@ def _become_user(config: pytest.Config) -> None:
     folder = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined] # of no fixture yet
     os.chown(folder, user.uid, user.uid)
     os.chmod(folder.parent, os.stat(folder.parent).st_mode | 0o001)
+    users.set_lowest_port(0)  # tests publish ports below 1024, and ask name servers at 53
     users.become(user)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support import images, leftovers
+from support import images, leftovers, users
 from support.images import Busybox, Files, Recipe
 from support.layout import file, folder, symlink
 from support.world import World
@@ -51,7 +51,9 @@ def declaring(world: World) -> str:
             "Volumes": {"/data": {}, "/trap": {}, "/missing/deep": {}},
         },
     )
-    world.registry.push(images.build(recipe, "declaring", prefix=world.host.machine.prefix), "library/declaring:latest")
+    with users.as_root():
+        built = images.build(recipe, "declaring", prefix=world.host.machine.prefix)
+        world.registry.push(built, "library/declaring:latest")
     return "declaring"
 
 

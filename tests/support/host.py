@@ -46,15 +46,21 @@ class Network:
 
     def run(self, command: Sequence[str | os.PathLike[str]], **options: Any) -> "subprocess.CompletedProcess[str]":
         """subprocess.run in this network, with text and captured output."""
-        return subprocess.run(
-            [*self.prefix, *command], check=options.pop("check", False), text=True, capture_output=True, **options
-        )
+        from support import users
+
+        with users.as_root():
+            return subprocess.run(
+                [*self.prefix, *command], check=options.pop("check", False), text=True, capture_output=True, **options
+            )
 
     def call(self, function: Callable[[], T]) -> T:
         """What *function* returns, run in this network by a thread that ends with it."""
 
+        from support import users
+
         def inside() -> T:
-            _checked(_libc.setns(self.fd, _NEWNET), "setns")
+            with users.as_root():
+                _checked(_libc.setns(self.fd, _NEWNET), "setns")
             return function()
 
         with ThreadPoolExecutor(1) as thread:

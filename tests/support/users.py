@@ -133,6 +133,12 @@ def _open_way(path: str) -> None:
         os.close(inside)
 
 
+def set_lowest_port(number: int) -> None:
+    """From which port on everybody may have it, on this process's host."""
+    with as_root():
+        Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text(str(number))
+
+
 def current() -> User | None:
     """Whom this process acts for at the moment; None for root."""
     return _made[0] if _made and os.geteuid() == _made[0].uid else None

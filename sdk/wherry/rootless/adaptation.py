@@ -1,5 +1,6 @@
 """What an ordinary user's config.json has otherwise: what the kernel gives to the host's root alone is left out."""
 
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,10 @@ def adapt(spec: dict[str, Any], options: "Options") -> None:
         {key: value for key, value in device.items() if key not in ("uid", "gid")} for device in linux["devices"]
     ]
     shared = {"network"} if options.network == "host" else set()
-    spec["mounts"] = [_bound(mount, shared | set(options.isolation.shared)) for mount in spec["mounts"]]
+    mounts = [_bound(mount, shared | set(options.isolation.shared)) for mount in spec["mounts"]]
+    spec["mounts"] = [mount for mount in mounts if mount["source"] != _QUEUES or os.path.isdir(_QUEUES)]
+    if "pid" in options.isolation.shared:  # without a procfs of the container's own none can be set
+        linux["sysctl"] = dict(options.sysctls)
     if "sysctl" in linux:
         linux["sysctl"] = {name: _mapped_groups(name, value) for name, value in linux["sysctl"].items()}
 
@@ -51,8 +55,22 @@ def warn_of_limits(options: "Options", stacklevel: int) -> None:
         )
 
 
+def warn_of_pause(name: str, stacklevel: int) -> bool:
+    """Whether containers can be frozen; a warning when they cannot."""
+    if Hierarchies.own().directories():
+        return True
+    warnings.warn(
+        f"container {name} is not paused: this user has no control group of its own; what it writes meanwhile may be "
+        "there in part",
+        LimitWarning,
+        stacklevel=stacklevel,
+    )
+    return False
+
+
 # What only the owner of a namespace may mount, by the namespace that it shows
-_SHOWN = {"sysfs": "network", "proc": "pid", "mqueue": "ipc"}
+_QUEUES = "/dev/mqueue"  # which a host may have mounted, or not
+_SHOWN = {"sysfs": "network", "proc": "pid", "mqueue": "ipc", "cgroup": "cgroup"}
 
 
 def _bound(mount: dict[str, Any], shared: set[str]) -> dict[str, Any]:

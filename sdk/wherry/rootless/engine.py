@@ -10,12 +10,14 @@ import attrs
 
 from wherry import recovery
 from wherry.containerstore import Record
+from wherry.errors import PortInUse
 from wherry.local import LocalEngine
 from wherry.options import Options
 from wherry.rootless import adaptation, line, worker
 from wherry.rootless.line import Line, Reference, Request
 from wherry_images import Image, ImageStore
 from wherry_oci.errors import Unavailable, Unsupported
+from wherry_shim.network import port_holder
 
 if TYPE_CHECKING:
     from wherry.pool import Held
@@ -77,10 +79,10 @@ class RootlessEngine(LocalEngine):
         return self._called(request, references)
 
     def _called(self, request: Request, references: Sequence[Any]) -> Any:
-        end = self._take()
+        end = self._begun(request)
         kept = False
         try:
-            kind, value = _conversation(end, request, references)
+            kind, value = _next(end, references)
             if kind == line.ITEM:
                 kept = True
                 return self._items(end, value, references)
@@ -96,6 +98,24 @@ class RootlessEngine(LocalEngine):
         if kind == line.END:
             return _nothing(value)
         return value
+
+    def _begun(self, request: Request) -> Line:
+        """A line to a worker that has the request; one that was killed while it was idle is replaced."""
+        while True:
+            end, is_new = self._take()
+            try:
+                end.send(line.CALL, request)
+                end.receive()
+                return end
+            except line.Closed:
+                end.close()
+                if is_new:
+                    raise Unavailable(
+                        "the process that works in this user's namespaces was killed: try it again"
+                    ) from None
+            except BaseException:
+                end.close()
+                raise
 
     def _items(self, end: Line, item: Any, references: Sequence[Any]) -> Generator[Any, None, Any]:
         finished = False
@@ -117,11 +137,12 @@ class RootlessEngine(LocalEngine):
             raise item
         return item
 
-    def _take(self) -> Line:
+    def _take(self) -> tuple[Line, bool]:
+        """A line, and whether it is a new one."""
         while self._idle:
             pid, end = self._idle.pop()
             if pid == os.getpid() and end.is_quiet:
-                return end
+                return end, False
             end.close()  # it has ended, or is our parent's
         try:
             end = worker.spawn()
@@ -129,7 +150,7 @@ class RootlessEngine(LocalEngine):
             end.receive()
         except (OSError, line.Closed) as error:
             raise Unavailable(f"cannot start a process for this user's namespaces: {error}") from error
-        return end
+        return end, True
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -178,7 +199,8 @@ class RootlessEngine(LocalEngine):
             place.give_up()
         self.open()
         adaptation.warn_of_limits(options, _STACK)
-        made: Record = self.do(_run, image, _plain(options), before_start)
+        with _holder_told():
+            made: Record = self.do(_run, image, _plain(options), before_start)
         return made
 
     def hold(self, image: str, options: Options) -> "Held":
@@ -186,7 +208,8 @@ class RootlessEngine(LocalEngine):
         raise Unsupported("a pool of waiting containers needs root: use Client.run")
 
     def start(self, name: str) -> None:
-        self.do(LocalEngine.start, name)
+        with _holder_told():
+            self.do(LocalEngine.start, name)
 
     def remove(self, name: str, *, force: bool = False, anonymous_volumes: bool = False) -> None:
         self.do(LocalEngine.remove, name, force=force, anonymous_volumes=anonymous_volumes)
@@ -214,6 +237,9 @@ class RootlessEngine(LocalEngine):
     def commit(
         self, name: str, reference: str | None, *, config: Mapping[str, Any], author: str, message: str, pause: bool
     ) -> Image:
+        record = self.record(name)
+        if pause and self.state(record).status == "running":
+            pause = adaptation.warn_of_pause(record.name, _STACK)
         options: dict[str, Any] = {"config": config, "author": author, "message": message, "pause": pause}
         made: Image = self.do(LocalEngine.commit, name, reference, **options)
         return made
@@ -225,6 +251,18 @@ class RootlessEngine(LocalEngine):
     @contextmanager
     def rootfs(self, name: str) -> "Iterator[RootfsView]":
         yield _View(self, self.record(name).id)  # type: ignore[misc] # what a view can, each call by itself
+
+
+@contextmanager
+def _holder_told() -> Iterator[None]:
+    """Out here it can be seen who has a port that is in use; from a user namespace the host's processes cannot."""
+    try:
+        yield
+    except PortInUse as error:
+        if error.holder is None and (holder := port_holder(error.address, error.port, error.protocol)):
+            said = str(error).replace(" is in use:", f" is in use by {holder}:")
+            error.holder, error.args = holder, (said, *error.args[1:])
+        raise
 
 
 class _View:
@@ -306,11 +344,6 @@ def _sendable(argument: Any, references: list[Any]) -> Any:
     else:
         return argument
     return Reference(len(references) - 1)
-
-
-def _conversation(end: Line, request: Request, references: Sequence[Any]) -> tuple[str, Any]:
-    end.send(line.CALL, request)
-    return _next(end, references)
 
 
 def _next(end: Line, references: Sequence[Any]) -> tuple[str, Any]:

@@ -22,6 +22,7 @@ _DESCRIPTORS = 8
 
 # Kinds of messages: (kind, value)
 CALL = "call"  # Request
+BEGUN = "begun"  # the request has come: whoever loses the other end after this does not know what was done
 VALUE = "value"  # what it returned; ends it
 ERROR = "error"  # what it raised; ends it
 ITEM = "item"  # of an iterator, one of many
@@ -83,6 +84,12 @@ class Line:
         waiting.register(self._end, select.POLLIN)
         return bool(waiting.poll(within_s * 1000))
 
+    def wait_for_end(self) -> None:
+        """Return when the other end is closed, whatever comes before; beside another thread that uses the line."""
+        waiting = select.poll()
+        waiting.register(self._end, select.POLLRDHUP)
+        waiting.poll()
+
     def send(self, kind: str, value: object) -> None:
         """Raises Closed, or what pickle raises for what cannot go."""
         content = io.BytesIO()
@@ -119,7 +126,7 @@ class Line:
 
 
 class _Pickler(pickle.Pickler):
-    """An error goes as its class and attributes, whatever its constructor takes."""
+    """An error goes as its class and attributes, whatever its constructor takes, and without what caused it."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
@@ -130,7 +137,7 @@ class _Pickler(pickle.Pickler):
             self.descriptors.append(value.number)
             return _Unpickler.descriptor, (len(self.descriptors) - 1,)
         if isinstance(value, BaseException) and not isinstance(value, OSError):
-            return _error, (type(value), value.args, vars(value), value.__cause__)
+            return _error, (type(value), value.args, vars(value))
         return NotImplemented
 
 
@@ -150,11 +157,8 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _error(
-    kind: type[BaseException], arguments: tuple[Any, ...], facts: Mapping[str, Any], cause: BaseException | None
-) -> BaseException:
+def _error(kind: type[BaseException], arguments: tuple[Any, ...], facts: Mapping[str, Any]) -> BaseException:
     made = kind.__new__(kind)
     made.args = arguments
     made.__dict__.update(facts)
-    made.__cause__ = cause
     return made

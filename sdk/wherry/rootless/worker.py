@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import get_ident
+from threading import Thread, get_ident
 from typing import Any, TypeVar
 
 from wherry.containerstore import Record
@@ -87,12 +87,21 @@ def _serve(end: Line, settings: Mapping[str, Any]) -> None:
         engine = InsideEngine(settings, network, end)
     except Exception as error:
         end.receive()
+        end.send(line.BEGUN, None)
         end.send(line.ERROR, error)
         return
+    Thread(target=_end_with, args=(end,), daemon=True).start()
     while end.has_message(_IDLE_S):
         kind, request = end.receive()
         if kind == line.CALL:
+            end.send(line.BEGUN, None)
             engine.outside(_answer, engine, end, request) if request.outside else _answer(engine, end, request)
+
+
+def _end_with(end: Line) -> None:
+    """Whoever is killed does nothing more, and neither does his worker: what it was at is found as it lies."""
+    end.wait_for_end()
+    os._exit(0)
 
 
 def _answer(engine: "InsideEngine", end: Line, request: line.Request) -> None:
