@@ -31,6 +31,7 @@ _NAMES = (
     "stats",
     "list",
     "logs",
+    "burst",
     "pull",
     "pull-large",
     "pull-memory",
@@ -43,6 +44,8 @@ _NAMES = (
     "shim",
     "shim-pss",
     "import",
+    "idle-shim",
+    "idle",
 )
 
 

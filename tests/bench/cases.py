@@ -43,9 +43,10 @@ class Field:
 
 def all_cases(field: Field) -> dict[str, Callable[[], Case]]:
     """The cases by the names that `--case` takes; a case is made when its turn comes."""
-    from bench import life, runtimes, transfers
+    from bench import idle, life, runtimes, transfers
 
     return {
+        **idle.cases(field),
         **life.cases(field),
         **transfers.cases(field),
         **runtimes.cases(field),

@@ -24,10 +24,11 @@ def cases(field: "Field") -> dict[str, Callable[[], Case]]:
         "stats": _stats,
         "list": lambda: _lists(field),
         "logs": lambda: _logs(field),
+        "burst": _burst,
     }
 
 
-def _docker(field: "Field") -> Any:
+def docker_py(field: "Field") -> Any:
     """docker-py's client of the dockerd that takes part, or None."""
     if field.docker is None:
         return None
@@ -45,7 +46,7 @@ def _execs(field: "Field") -> Case:
         assert container.exec("true").exit_code == 0
 
     contenders: dict[str, Callable[[], None]] = {"wherry": ours}
-    if (theirs := _docker(field)) is not None:
+    if (theirs := docker_py(field)) is not None:
         other = theirs.containers.run("busybox", "sleep 1000", network_mode="none", detach=True)
 
         def run() -> None:
@@ -98,7 +99,7 @@ def _lists(field: "Field") -> Case:
         assert len(client.containers.list(all=True)) >= _LISTED
 
     contenders: dict[str, Callable[[], None]] = {"wherry": ours}
-    if (theirs := _docker(field)) is not None:
+    if (theirs := docker_py(field)) is not None:
         for _ in range(_LISTED):
             theirs.containers.create("busybox", "true", network_mode="none")
 
@@ -107,6 +108,31 @@ def _lists(field: "Field") -> Case:
 
         contenders["docker"] = run
     return Case(name=f"`client.containers.list()` of {_LISTED}", contenders=contenders, limit=0.5)
+
+
+_BURST = 1_000_000_000  # bytes
+_LINE = "a line of a log, as long as they are"
+
+
+def _burst() -> Case:
+    """As fast as the lines come, to the disk; every byte must be there, and every line whole."""
+    from wherry import Client
+
+    client = Client()
+    count = _BURST // (len(_LINE) + 1)
+    script = ["sh", "-c", f"yes '{_LINE}' | head -n {count}"]
+    options = {"Type": "local", "Config": {"max-size": "-1"}}
+
+    def ours() -> float:
+        begin = time.perf_counter()
+        with client.run("busybox", script, network="none", log_config=options) as container:
+            ended = container.wait()
+            elapsed = (time.perf_counter() - begin) * 1000
+            assert (ended.exit_code, ended.log_lost) == (0, 0)
+            assert container.output() == f"{_LINE}\n".encode() * count
+        return elapsed
+
+    return Case(name="1 GB of output, logged, and read back whole", contenders={"wherry": ours}, rival="")
 
 
 def _logs(field: "Field") -> Case:
@@ -120,7 +146,7 @@ def _logs(field: "Field") -> Case:
             assert container.wait().exit_code == 0
 
     contenders: dict[str, Callable[[], None]] = {"wherry": ours}
-    if (theirs := _docker(field)) is not None:
+    if (theirs := docker_py(field)) is not None:
 
         def run() -> None:
             container = theirs.containers.run("busybox", _WRITER, network_mode="none", detach=True)

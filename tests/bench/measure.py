@@ -20,6 +20,7 @@ class Case:
     rival: str = "docker"  # whom wherry's limit is a multiple of; "" for a limit in the unit itself
     limit: float | None = None
     others: Mapping[str, float] = attrs.field(factory=dict)  # further limits, each a multiple of that one's
+    close: Callable[[], None] = lambda: None  # take away what the case has made
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +57,13 @@ class Result:
 
 def run(case: Case, rounds: int) -> Result:
     """Measure a case. A contender that fails is left out from then on, with its reason."""
+    try:
+        return _taking_turns(case, rounds)
+    finally:
+        case.close()
+
+
+def _taking_turns(case: Case, rounds: int) -> Result:
     values: dict[str, list[float]] = {name: [] for name in case.contenders}
     failures: dict[str, str] = {}
     for number in range(WARM_UP + rounds):

@@ -78,6 +78,47 @@ def test_8_processes_pull_run_remove_and_prune_at_once(world: World) -> None:
     assert world.wherry("ps", "--all", "--quiet").stdout == ""
 
 
+_START = """
+import sys
+from wherry import Client
+client = Client()
+for number in range(25):
+    client.run("busybox", "sleep 1000", name=f"c{sys.argv[1]}-{number}", network=("none", "bridge")[number % 5 == 0])
+"""
+_END = """
+import sys
+from wherry import Client
+client = Client()
+for number in range(25):
+    container = client.containers.get(f"c{sys.argv[1]}-{number}")
+    container.stop(timeout=0)
+    assert container.status == "exited"
+    container.remove()
+"""
+
+
+def _from_4_processes(script: str) -> list[str]:
+    """Run *script* in 4 processes at once; what those that failed said."""
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, str(number)], stderr=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    return [error for one in running for _, error in [one.communicate()] if one.returncode]
+
+
+def test_100_containers_start_and_end_from_4_processes_at_once(client: Client, world: World) -> None:
+    """All start, all are stopped and removed, and nothing is left."""
+    client.images.pull("busybox")
+    assert _from_4_processes(_START) == []
+    running = client.containers.list()
+    assert len(running) == 100
+    assert len({container.pid for container in running} - {0}) == 100
+    assert _from_4_processes(_END) == []
+    assert client.containers.list(all=True) == []
+    assert world.left_over() == []
+    assert client.check() == []
+
+
 def test_an_image_that_is_removed_before_it_is_held_is_pulled_again(
     client: Client, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
