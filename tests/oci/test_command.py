@@ -3,15 +3,18 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import wherry_oci
 from support import bundles
 from support.bundles import Runtime
 from support.layout import Layout
+from wherry_oci.runtime import lifecycle
 
 pytestmark = pytest.mark.root
 
@@ -69,23 +72,48 @@ def test_run_gives_output_and_exit_status_and_leaves_nothing(runtime: Runtime) -
 _SHARED_PID = [{"type": kind} for kind in ("network", "ipc", "uts", "mount", "cgroup")]
 
 
-def test_of_two_creates_of_one_id_exactly_one_wins(runtime: Runtime) -> None:
-    """However they race."""
+# A process that has all loaded waits for the others, creates, and says whether it won.
+_RACER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from wherry_oci.errors import AlreadyExists
+from wherry_oci.runtime import container, lifecycle
+from wherry_oci.runtime.lifecycle import Options
+for line in sys.stdin:
+    try:
+        directory, process = lifecycle.create(sys.argv[2], line.strip(), sys.argv[3], Options())
+    except AlreadyExists:
+        print("lost", flush=True)
+    else:
+        directory.unlock()
+        print("won", flush=True)
+"""
+
+
+def test_of_many_creates_of_one_id_exactly_one_wins(runtime: Runtime) -> None:
+    """However they race: 120 ids, each wanted by four processes at the same moment; the winner's container works."""
     runtime.configure("sleep", "1000")
-    for attempt in range(3):
-        id = f"race{attempt}"
-        racers = [
-            subprocess.Popen(
-                runtime.words("create", id),
-                cwd=runtime.bundle,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            for _ in range(4)
-        ]
-        assert sorted(racer.wait(60) for racer in racers) == [0, 1, 1, 1]
-        assert runtime("delete", "--force", id).returncode == 0
+    source = str(Path(wherry_oci.__file__).parent.parent)
+    command = [sys.executable, "-I", "-S", "-c", _RACER, source, str(runtime.root), str(runtime.bundle)]
+    racers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(4)
+    ]
+    try:
+        for attempt in range(120):
+            for racer in racers:
+                assert racer.stdin is not None
+                racer.stdin.write(f"race{attempt}\n")
+                racer.stdin.flush()
+            answers = [racer.stdout.readline() for racer in racers if racer.stdout is not None]
+            assert sorted(answers) == ["lost\n", "lost\n", "lost\n", "won\n"]
+            if attempt % 20 == 0:
+                assert runtime("start", f"race{attempt}").returncode == 0
+            lifecycle.delete(str(runtime.root), f"race{attempt}", force=True, warn=pytest.fail)
+    finally:
+        for racer in racers:
+            racer.communicate()
+    assert os.listdir(runtime.root) == []
 
 
 def test_hooks_run_in_their_order_with_the_state_on_their_input(runtime: Runtime) -> None:

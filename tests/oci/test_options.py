@@ -45,6 +45,7 @@ def _output(runtime: Runtime, *arguments: str, **options: Any) -> str:
     return done.stdout
 
 
+@pytest.mark.skipif(not Path("/proc/self/ns/time").exists(), reason="this kernel has no time namespaces")
 def test_a_time_namespace_begins_where_its_offsets_say(runtime: Runtime) -> None:
     """config-linux.md "Offset for Time Namespace"; for execs, too."""
 
@@ -81,7 +82,7 @@ def test_a_process_is_scheduled_as_it_asks(runtime: Runtime) -> None:
         "scheduler": {"policy": "SCHED_BATCH", "nice": 5},
         "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 6},
     }
-    seen = "cut -d' ' -f19,41 /proc/self/stat; ionice -p $$; uname -m; grep Cpus_allowed_list /proc/self/status"
+    seen = "cd /proc/self; cut -d' ' -f19,41 stat; ionice -p $$; cat personality; grep Cpus_allowed_list status"
     runtime.configure(
         "sh", "-c", f"{seen}; exec sleep 1000", process=asked, linux={"personality": {"domain": "LINUX32"}}
     )
@@ -92,8 +93,7 @@ def test_a_process_is_scheduled_as_it_asks(runtime: Runtime) -> None:
     process["execCPUAffinity"] = {"initial": "0", "final": str(last)}
     (runtime.path / "process.json").write_text(json.dumps(process))
     output = _output(runtime, "exec", "--process", str(runtime.path / "process.json"), "one").splitlines()
-    machine = {"x86_64": "i686", "aarch64": "armv8l"}[os.uname().machine]
-    assert output == ["5 3", "best-effort: prio 6", machine, f"Cpus_allowed_list:\t{last}"]
+    assert output == ["5 3", "best-effort: prio 6", "00000008", f"Cpus_allowed_list:\t{last}"]
 
 
 def test_memory_lies_where_the_policy_says(runtime: Runtime) -> None:
@@ -169,7 +169,7 @@ def test_without_anybody_to_notify_there_is_no_container(runtime: Runtime) -> No
 def test_without_pivot_root_the_root_is_the_containers_all_the_same(runtime: Runtime) -> None:
     """`--no-pivot`, for hosts on an initramfs."""
     (runtime.rootfs / "mark").write_text("inside\n")
-    runtime.configure("sh", "-c", "cat /mark; cd ../../../..; cat mark; ls /proc/self/root/; exec sleep 1000")
+    runtime.configure("sh", "-c", "cat /mark; cd ../../../..; cat mark; exec sleep 1000")
     started = runtime("run", "--detach", "--no-pivot", "one")
     assert started.returncode == 0, started.stderr
     assert (
@@ -236,11 +236,13 @@ def test_statistics_and_kills_for_memory_are_told_as_events(runtime: Runtime) ->
 
 def test_a_mount_has_mappings_of_its_own(runtime: Runtime) -> None:
     """uidMappings of a mount, in a container that has no user namespace; recursively with `ridmap`."""
-    volume = runtime.path / "volume"
+    volume, other = runtime.path / "volume", runtime.path / "other"
     (volume / "below").mkdir(parents=True)
+    other.mkdir()
     os.chown(volume, 1000, 1000)
+    os.chown(other, 1001, 1001)
     mapping = [{"containerID": 1000, "hostID": 5000, "size": 10}]
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "uid=1001,gid=1001", "tmpfs", volume / "below"], check=True)
+    subprocess.run(["mount", "--bind", other, volume / "below"], check=True)
     try:
         for option, below in (("idmap", "1001"), ("ridmap", "5001")):
             config = runtime.configure("stat", "-c", "%u", "/v", "/v/below")

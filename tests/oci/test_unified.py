@@ -82,6 +82,103 @@ def test_limits_are_in_the_groups_files(runtime: Runtime) -> None:
     assert stats["cpu"]["usage"]["total"] > 0
 
 
+def _needs(controller: str, *files: str) -> None:
+    """Skip where the kernel has not the controller, or none of *files* in a group of it."""
+    top = Path(DEFAULT_ROOT)
+    if controller not in (top / "cgroup.controllers").read_text().split():
+        pytest.skip(f"this kernel has no {controller} controller for control groups v2")
+    made = top / "wherry-oci-tests" / "probe"
+    made.mkdir(parents=True, exist_ok=True)
+    try:
+        for parent in (top, made.parent):
+            (parent / "cgroup.subtree_control").write_text(f"+{controller}")
+        if files and not any((made / file).exists() for file in files):
+            pytest.skip(f"this kernel has none of {', '.join(files)}")
+    finally:
+        made.rmdir()
+
+
+def _disk() -> tuple[int, int]:
+    """Major and minor of a whole disk of this machine."""
+    for disk in Path("/sys/block").iterdir():
+        if not disk.name.startswith(("loop", "ram", "zram")):
+            major, minor = (disk / "dev").read_text().split(":")
+            return int(major), int(minor)
+    pytest.skip("this machine has no disk")
+
+
+def test_disks_are_throttled_by_bytes_and_operations(runtime: Runtime) -> None:
+    """io.max; what is not named is not limited."""
+    _needs("io", "io.max")
+    major, minor = _disk()
+    device = {"major": major, "minor": minor}
+    block = {
+        "throttleReadBpsDevice": [{**device, "rate": 10 * _MIB}],
+        "throttleWriteBpsDevice": [{**device, "rate": 5 * _MIB}],
+        "throttleReadIOPSDevice": [{**device, "rate": 100}],
+    }
+    group = _running(runtime, resources={"blockIO": block})
+    limits = f"{major}:{minor} rbps={10 * _MIB} wbps={5 * _MIB} riops=100 wiops=max"
+    assert (group / "io.max").read_text().strip() == limits
+
+
+def test_disks_are_shared_by_weight(runtime: Runtime) -> None:
+    """io.bfq.weight counts as the specification does, io.weight ten times finer."""
+    _needs("io", "io.weight", "io.bfq.weight")
+    group = _running(runtime, resources={"blockIO": {"weight": 500}})
+    if (group / "io.bfq.weight").exists():
+        assert (group / "io.bfq.weight").read_text().splitlines()[0] in ("500", "default 500")
+    else:
+        assert (group / "io.weight").read_text().splitlines()[0] == "default 4950"
+    assert runtime("update", "--blkio-weight", "10", "one").returncode == 0
+
+
+def test_processors_and_memory_nodes_are_chosen(runtime: Runtime) -> None:
+    """cpuset."""
+    _needs("cpuset")
+    group = _running(runtime, resources={"cpu": {"cpus": "0", "mems": "0"}})
+    assert (group / "cpuset.cpus").read_text().strip() == "0"
+    assert (group / "cpuset.mems").read_text().strip() == "0"
+    seen = runtime("exec", "one", "grep", "Cpus_allowed_list", "/proc/self/status")
+    assert seen.stdout.split() == ["Cpus_allowed_list:", "0"]
+
+
+def test_huge_pages_are_limited(runtime: Runtime) -> None:
+    """hugetlb; a size that the kernel has not is an error with the file's name."""
+    _needs("hugetlb", "hugetlb.2MB.max")
+    group = _running(runtime, resources={"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * _MIB}]})
+    assert (group / "hugetlb.2MB.max").read_text().strip() == str(4 * _MIB)
+    runtime.configure("true", linux={"resources": {"hugepageLimits": [{"pageSize": "3MB", "limit": 3 * _MIB}]}})
+    assert "hugetlb.3MB.max" in runtime("run", "two").stderr
+
+
+def test_remote_memory_is_limited_where_there_is_a_device(runtime: Runtime) -> None:
+    """rdma; no machine of ours has one, so that the kernel's refusal is what shows that it was asked."""
+    _needs("rdma")
+    runtime.configure("true", linux={"resources": {"rdma": {"nosuch0": {"hcaHandles": 3, "hcaObjects": 10000}}}})
+    done = runtime("run", "one")
+    assert done.returncode == 1
+    assert "rdma.max" in done.stderr
+    assert "nosuch0 hca_handle=3 hca_object=10000" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("pids.nosuch", "1", "this kernel has no"),
+        ("../pids.max", "1", "is no file of a group"),
+        ("pids.max", "x", "'x'"),
+    ],
+)
+def test_a_unified_key_that_cannot_be_set_is_an_error(runtime: Runtime, name: str, value: str, said: str) -> None:
+    """config-linux.md "Unified": it must fail; nothing is left."""
+    runtime.configure("true", linux={"resources": {"unified": {name: value}}})
+    done = runtime("run", "one")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert os.listdir(runtime.root) == []
+
+
 def test_update_changes_what_is_there(runtime: Runtime) -> None:
     """Up and down; what is not named stays."""
     group = _running(runtime, resources={"memory": {"limit": 64 * _MIB}, "pids": {"limit": 20}})

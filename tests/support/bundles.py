@@ -49,8 +49,13 @@ class Runtime:
         return [sys.executable, "-c", _MAIN, "--root", str(self.root), *arguments]
 
     def __call__(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
-        """Run the command; standard streams are files, as those of a container may outlive it."""
+        """
+        Run the command; standard streams are files, as those of a container may outlive it: each call has its own, and
+        `out` and `err` are the last one's.
+        """
         output, errors = self.path / "out", self.path / "err"
+        output.unlink(missing_ok=True)
+        errors.unlink(missing_ok=True)
         with output.open("wb") as out, errors.open("wb") as err:
             done = subprocess.run(
                 self.words(*arguments),

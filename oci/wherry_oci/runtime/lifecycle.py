@@ -109,6 +109,7 @@ def create(root: str, id: str, bundle: str, options: Options) -> tuple[Container
         process = _create(directory, record, config, cgroup, options)
     except BaseException:
         _clean_up(directory, cgroup)
+        directory.unlock()
         raise
     return directory, process
 
@@ -388,10 +389,17 @@ def start(root: str, id: str, warn: "Callable[[str], None]") -> None:
     """Let a created container execute its program. Raises NotFound, Conflict, RuntimeFailure."""
     directory = ContainerDirectory(root, id)
     directory.lock()
+    try:
+        _start(directory, warn)
+    finally:
+        directory.unlock()
+
+
+def _start(directory: ContainerDirectory, warn: "Callable[[str], None]") -> None:
     record = directory.read()
     status = status_of(directory, record)
     if status != "created":
-        raise Conflict(f"container {id} cannot be started: it is {status}")
+        raise Conflict(f"container {directory.id} cannot be started: it is {status}")
     try:
         line = Channel(connect(directory.path, GATE))
     except OSError as error:
@@ -516,6 +524,13 @@ def delete(root: str, id: str, *, force: bool, warn: "Callable[[str], None]") ->
     """
     directory = ContainerDirectory(root, id)
     try:
+        _delete(directory, force, warn)
+    finally:
+        directory.unlock()
+
+
+def _delete(directory: ContainerDirectory, force: bool, warn: "Callable[[str], None]") -> None:
+    try:
         if force and not directory.lock(wait=False):
             _end_creation(directory)
             directory.lock()
@@ -533,7 +548,7 @@ def delete(root: str, id: str, *, force: bool, warn: "Callable[[str], None]") ->
         raise
     status = status_of(directory, record)
     if status not in ("stopped", "created") and not force:
-        raise Conflict(f"container {id} cannot be deleted: it is {status}: stop it, or use --force")
+        raise Conflict(f"container {directory.id} cannot be deleted: it is {status}: stop it, or use --force")
     if status != "stopped":
         end_process(record)
     take_down(directory, record, warn)

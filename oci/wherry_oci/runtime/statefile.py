@@ -68,9 +68,10 @@ class ContainerDirectory:
         return True
 
     def unlock(self) -> None:
-        """Let other commands come before this process ends."""
-        os.close(self._lock)
-        self._lock = -1
+        """Let other commands come before this process ends. Safe to repeat."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _not_found(self) -> NotFound:
         return NotFound(f"container {self.id} does not exist in {self._root}")
