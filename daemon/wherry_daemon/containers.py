@@ -20,6 +20,7 @@ from wherry.errors import NotRunning, StartFailed
 from wherry.inspection import container_document, network_settings
 from wherry.local import signal_number
 from wherry.logreader import Line
+from wherry.membership import all_places
 from wherry.options import Options, nanoseconds
 from wherry.waiting import wait_while
 from wherry_daemon import creation
@@ -28,7 +29,8 @@ from wherry_daemon.http import FRAMES, RAW_STREAM, TAR, Answer, Empty, Hijack, H
 from wherry_daemon.refusals import BadParameter, NotModified, message
 from wherry_daemon.routes import Routes
 from wherry_daemon.streams import carry, documents, frame
-from wherry_oci.errors import Conflict, InvalidArgument
+from wherry_images.errors import ImageNotFound
+from wherry_oci.errors import Conflict, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from wherry.containerstore import Record
@@ -54,8 +56,16 @@ def create(context: Context, request: Request) -> Answer:
         given["name"] = name.removeprefix("/")
     if platform := request.text("platform"):
         given["platform"] = platform
-    options = Options.parse(command, given, as_docker=True)
-    record = context.engine.create(image, options)
+    try:
+        options = Options.parse(command, given, as_docker=True)
+    except (AttributeError, IndexError, KeyError, ValueError) as error:  # inside of an object of the request
+        raise BadParameter(f"the request makes no sense: {type(error).__name__}: {error}") from error
+    try:
+        record = context.engine.create(image, options)
+    except ImageNotFound:
+        raise
+    except NotFound as error:  # 404 would have the docker command pull the image and try again
+        raise BadParameter(message(error)) from error
     _keep_request(context, record.id, body)
     return Json(status=201, document={"Id": record.id, "Warnings": []})
 
@@ -113,14 +123,15 @@ def listing(context: Context, request: Request) -> Answer:
         context.engine, all=request.flag("all"), limit=limit if limit > 0 else None, filters={**wanted, **bounds}
     )
     sizes = request.flag("size")
-    return Json(document=[summary(context, record, state, sizes) for record, state in found])
+    places = all_places(context.engine)
+    return Json(document=[summary(context, record, state, sizes, places.get(record.id, ())) for record, state in found])
 
 
-def summary(context: Context, record: Any, state: Any, sizes: bool) -> dict[str, Any]:
+def summary(context: Context, record: Any, state: Any, sizes: bool, places: Any) -> dict[str, Any]:
     from wherry.mounts import MountPoint
 
     settings = record.settings
-    networks = network_settings(context.engine, record, state)
+    networks = network_settings(context.engine, record, state, places)
     arguments = [*settings["entrypoint"], *settings["command"]]
     document = {
         "Id": record.id,
@@ -247,19 +258,28 @@ def kill(context: Context, request: Request, name: str) -> Answer:
 
 @route("POST", "/containers/{id}/pause")
 def pause(context: Context, request: Request, name: str) -> Answer:
-    context.container(name).pause()
+    container = context.container(name)
+    if container.status == "paused":
+        raise Conflict(f"Container {container.id} is already paused")
+    container.pause()
     return Empty()
 
 
 @route("POST", "/containers/{id}/unpause")
 def unpause(context: Context, request: Request, name: str) -> Answer:
-    context.container(name).unpause()
+    container = context.container(name)
+    if container.status != "paused":
+        raise Conflict(f"Container {container.id} is not paused")
+    container.unpause()
     return Empty()
 
 
 @route("POST", "/containers/{id}/rename")
 def rename(context: Context, request: Request, name: str) -> Answer:
-    context.container(name).rename(request.text("name").removeprefix("/"))
+    container, wanted = context.container(name), request.text("name").removeprefix("/")
+    if container.name == wanted:
+        raise BadParameter("Renaming a container with the same name as its current name")
+    container.rename(wanted)
     return Empty()
 
 
@@ -524,7 +544,10 @@ def _path_stat(context: Context, name: str, path: str) -> tuple[str, str]:
     if not path:
         raise BadParameter("missing required parameter: path")
     with context.engine.rootfs(name.removeprefix("/")) as root:
-        status = root.stat(path, follow=False)
+        try:
+            status = root.stat(path, follow=False)
+        except NotFound:
+            raise NotFound(f"Could not find the file {path} in container {name}") from None
         link = root.link(path) if stat.S_ISLNK(status.st_mode) else ""
     found = {
         "name": path.rstrip("/").rpartition("/")[2] or "/",
@@ -574,7 +597,7 @@ def exec_create(context: Context, request: Request, name: str) -> Answer:
     record = context.engine.record(name.removeprefix("/"))
     state = context.engine.state(record)
     if state.status == "paused":
-        raise Conflict(f"container {record.id} is paused, unpause the container before exec")
+        raise Conflict(f"Container {name} is paused, unpause the container before exec")
     if state.status != "running":
         raise Conflict(f"container {record.id} is not running")
     made = execs.create(
@@ -631,7 +654,8 @@ _NOT_STARTED = 126
 def _failed_exec(context: Context, exec_id: str, error: StartFailed, raw: bool) -> Answer:
     """As Docker does it: the reason is what the process says, and its exit code is a shell's."""
     context.failed_execs[exec_id] = getattr(error, "exit_code", _NOT_STARTED)
-    said = f"OCI runtime exec failed: exec failed: {message(error).partition('process: ')[2]}\r\n".encode()
+    reason = message(error).partition("process: ")[2]
+    said = f"OCI runtime exec failed: exec failed: unable to start container process: {reason}\r\n".encode()
 
     def serve(client: Hijacked) -> None:
         client.write(said if raw else frame(1, said))

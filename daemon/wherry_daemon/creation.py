@@ -5,6 +5,7 @@ A request for a container in the Engine API's words (`POST /containers/create`),
 that a client asked for is dropped silently.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -189,6 +190,33 @@ HOST_CONFIG: dict[str, Rule] = {
     "VolumeDriver": _option("volume_driver"),
     "VolumesFrom": _option("volumes_from"),
 }
+# What JSON has in each field; Go's decoder refuses anything else, and so do we.
+_TEXTS = frozenset(
+    "Domainname Hostname Image MacAddress StopSignal User WorkingDir Cgroup CgroupParent CgroupnsMode ContainerIDFile "
+    "CpusetCpus CpusetMems IpcMode Isolation NetworkMode PidMode Runtime UTSMode UsernsMode VolumeDriver".split()
+)
+_FLAGS = frozenset(
+    "ArgsEscaped AttachStderr AttachStdin AttachStdout NetworkDisabled OpenStdin StdinOnce Tty AutoRemove Init "
+    "OomKillDisable Privileged PublishAllPorts ReadonlyRootfs".split()
+)
+_NUMBERS = frozenset(
+    "StopTimeout BlkioWeight CpuCount CpuPercent CpuPeriod CpuQuota CpuRealtimePeriod CpuRealtimeRuntime CpuShares "
+    "IOMaximumBandwidth IOMaximumIOps KernelMemory KernelMemoryTCP Memory MemoryReservation MemorySwap "
+    "MemorySwappiness NanoCpus OomScoreAdj PidsLimit ShmSize".split()
+)
+_LISTS_OF_TEXTS = frozenset(
+    "Env OnBuild Shell Binds CapAdd CapDrop DeviceCgroupRules Dns DnsOptions DnsSearch ExtraHosts GroupAdd Links "
+    "MaskedPaths ReadonlyPaths SecurityOpt VolumesFrom".split()
+)
+_LISTS_OF_OBJECTS = frozenset(
+    "BlkioDeviceReadBps BlkioDeviceReadIOps BlkioDeviceWriteBps BlkioDeviceWriteIOps BlkioWeightDevice DeviceRequests "
+    "Devices Mounts Ulimits".split()
+)
+_OBJECTS = frozenset(
+    "ExposedPorts Healthcheck Labels Volumes Annotations LogConfig PortBindings RestartPolicy StorageOpt Sysctls "
+    "Tmpfs".split()
+)
+_OBJECTS_OF_TEXTS = frozenset("Labels Annotations StorageOpt Sysctls Tmpfs".split())
 LOG_DRIVERS = ("json-file", "local", "none")
 _SUMMED = ("volumes",)  # options that two fields speak of
 
@@ -233,7 +261,10 @@ def _merge(found: dict[str, Any], more: Mapping[str, Any]) -> None:
 def _meaning(rules: Mapping[str, Rule], where: str, field: str, value: Any) -> dict[str, Any]:
     # The command line sends every field that it knows, most of them empty.
     empty = value in (None, "", 0, False) or (value in ([], {}) and field not in ("Entrypoint",))
-    rule = rules.get(_canonical(field, rules))
+    known = _canonical(field, rules)
+    rule = rules.get(known)
+    if value is not None and rule is not None:
+        _check_type(f"{where}{field}", known, value)
     if rule is None:
         if empty:
             return {}
@@ -248,6 +279,29 @@ def _meaning(rules: Mapping[str, Rule], where: str, field: str, value: Any) -> d
         raise
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise BadParameter(f"{where}{field}={value!r:.200} makes no sense: {error}") from None
+
+
+def _check_type(shown: str, field: str, value: Any) -> None:
+    """Raises BadParameter."""
+    fits = True
+    if field in _TEXTS:
+        fits = isinstance(value, str)
+    elif field in _FLAGS:
+        fits = isinstance(value, bool)
+    elif field in _NUMBERS:
+        fits = isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+    elif field in _LISTS_OF_TEXTS:
+        fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    elif field in _LISTS_OF_OBJECTS:
+        fits = isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    elif field in _OBJECTS:
+        fits = isinstance(value, dict)
+        if field in _OBJECTS_OF_TEXTS:
+            fits = fits and all(isinstance(item, str) for item in value.values())
+    elif field in ("Cmd", "Entrypoint"):
+        fits = isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
+    if not fits:
+        raise BadParameter(f"{shown} cannot be {json.dumps(value):.200}: it is of another type")
 
 
 def _canonical(field: str, rules: Mapping[str, Rule]) -> str:

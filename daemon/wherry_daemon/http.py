@@ -273,7 +273,9 @@ class HttpConnection:
 
     def answer_bytes(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         """An answer whose length is known."""
-        if status not in (204, 304):
+        if status in (204, 304):
+            content = b""  # these have no body
+        else:
             headers = [*headers, ("Content-Length", str(len(content)))]
         head = self._http.send(h11.Response(status_code=status, headers=headers, reason=_reason(status))) or b""
         body = b""

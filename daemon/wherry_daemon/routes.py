@@ -6,7 +6,7 @@ from typing import Any
 
 from wherry_daemon.http import Answer, Request
 from wherry_daemon.refusals import NoSuchEndpoint, NotInSwarm
-from wherry_oci.errors import Unsupported
+from wherry_oci.errors import NotFound, Unsupported
 
 # What the daemon of Docker has and wherry does not: it says so, and is not asked again.
 _UNSUPPORTED = re.compile(r"/(swarm|nodes|services|tasks|secrets|configs|plugins|build|session|grpc)(/.*)?")
@@ -19,6 +19,7 @@ class Routes:
 
     def __init__(self) -> None:
         self._table: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = []
+        self.listed: list[tuple[str, str]] = []  # method and path of each
 
     def __call__(self, method: str, path: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
         """Decorates the handler of *path*, in which `{id}` is one part and `{name}` may be several."""
@@ -26,6 +27,7 @@ class Routes:
         def add(handler: Callable[..., Answer]) -> Callable[..., Answer]:
             pattern = re.sub(r"\{(\w+)\}", lambda found: _SPECIAL.get(found[1], "([^/]+)"), path)
             self._table.append((method, re.compile(pattern), handler))
+            self.listed.append((method, path))
             return handler
 
         return add
@@ -41,6 +43,8 @@ class Routes:
                 return handler(context, request, *found.groups())
         if request.path == "/swarm/leave":
             raise NotInSwarm("This node is not part of a swarm")
+        if found := re.fullmatch("/plugins/(.+)/json", request.path):
+            raise NotFound(f'plugin "{found[1]}" not found')  # docker inspect asks for one of each kind
         if _UNSUPPORTED.fullmatch(request.path):
             raise Unsupported(
                 f"wherry has no {request.path.split('/')[1]}: it is an engine for containers of one machine"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wherry import __version__
+from wherry.membership import all_places
 from wherry_daemon import containers, images
 from wherry_daemon.context import MINIMUM_VERSION, VERSION, Context, filters, version_text
 from wherry_daemon.http import Answer, Empty, Json, Request, Stream
@@ -164,13 +165,14 @@ def disk_usage(context: Context, request: Request) -> Answer:
                 "Containers": known.holders,
             }
         shown.append(document)
-    everything = context.engine.records()
+    everything, places = context.engine.records(), all_places(context.engine)
     return Json(
         document={
             "LayersSize": usage.layers,
             "Images": shown,
             "Containers": [
-                containers.summary(context, record, context.engine.state(record), True) for record in everything
+                containers.summary(context, record, context.engine.state(record), True, places.get(record.id, ()))
+                for record in everything
             ],
             "Volumes": [_volume(volume) for volume in context.client.volumes.list()],
             "BuildCache": [],

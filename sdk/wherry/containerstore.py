@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from errno import EWOULDBLOCK
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic, sleep, time_ns
 from typing import Any
@@ -80,9 +81,16 @@ def _record(row: tuple[Any, ...]) -> Record:
         started=row[5],
         whole=bool(row[6]),
         auto_remove=bool(row[7]),
-        labels=json.loads(row[8]),
-        settings=json.loads(row[9]),
+        labels=_parsed(row[8]),
+        settings=_parsed(row[9]),
     )
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Mapping[str, Any]:
+    """A row's JSON. Lists read the same rows again and again, and nobody writes to what they say."""
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 class ContainerStore:

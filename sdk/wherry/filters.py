@@ -27,6 +27,10 @@ class Filters:
             found[name] = tuple(str(one).lower() if isinstance(one, bool) else str(one) for one in values)
         return cls(found)
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._values)
+
     def __contains__(self, name: str) -> bool:
         return name in self._values
 

@@ -13,6 +13,7 @@ from wherry.portbinding import port_map
 if TYPE_CHECKING:
     from wherry.containerstore import Record
     from wherry.local import LocalEngine
+    from wherry.membership import Places
     from wherry.state import State
     from wherry_images import Image
 
@@ -273,8 +274,10 @@ def _port_bindings(ports: list[Mapping[str, Any]]) -> dict[str, list[dict[str, s
     return bindings
 
 
-def network_settings(engine: "LocalEngine", record: "Record", state: "State") -> dict[str, Any]:
-    """`NetworkSettings`: addresses are shown while it runs, as Docker does."""
+def network_settings(
+    engine: "LocalEngine", record: "Record", state: "State", places: "Places | None" = None
+) -> dict[str, Any]:
+    """`NetworkSettings`: addresses are shown while it runs, as Docker does. *places*: known from a look at all."""
     from wherry import membership
     from wherry.networkdocument import describe, endpoint_settings
     from wherry.networkoptions import has_endpoints
@@ -283,7 +286,7 @@ def network_settings(engine: "LocalEngine", record: "Record", state: "State") ->
     mode = record.settings["network"]
     networks = {
         place.name: endpoint_settings(place, endpoint, membership.names_of(record, place, endpoint), running=running)
-        for place, endpoint in membership.places_of(engine, record)
+        for place, endpoint in (membership.places_of(engine, record) if places is None else places)
     }
     if mode in ("none", "host"):
         networks = {mode: {"NetworkID": describe(engine, mode).id, **dict.fromkeys(_ADDRESSES, ""), "IPPrefixLen": 0}}

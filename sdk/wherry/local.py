@@ -630,7 +630,7 @@ class LocalEngine:
 
         Raises Conflict when it is being started or removed.
         """
-        from wherry.rootfsview import RootfsView, stopped_root
+        from wherry.rootfsview import RootfsView, mount_inside, stopped_root
 
         record = self.record(name)
         with ExitStack() as opened:
@@ -639,7 +639,10 @@ class LocalEngine:
                 opened.enter_context(self.store.locked(record.id, _REMOVE_TIMEOUT_S, "open the files of"))
                 order = json.loads((self.store.directory(record.id) / "shim.json").read_bytes())
                 root = stopped_root(order["rootfs"])
-            opened.callback(os.close, root)
+                opened.callback(os.close, root)
+                mount_inside(root, [MountPoint.from_json(point) for point in record.settings["mount_points"]])
+            else:
+                opened.callback(os.close, root)
             yield RootfsView(root)
 
     def _live_root(self, record: Record) -> int | None:
@@ -682,7 +685,7 @@ class LocalEngine:
         record, image = self.written(name)
         frozen = pause and self._frozen(record)
         try:
-            return self.images.commit(
+            made = self.images.commit(
                 image,
                 self.store.directory(record.id),
                 reference,
@@ -694,6 +697,8 @@ class LocalEngine:
         finally:
             if frozen:
                 self.pause(record.id, False)
+        self.note(record, "commit", comment=message, imageID=made.id, imageRef=reference or "")
+        return made
 
     def _frozen(self, record: Record) -> bool:
         """Freeze it if it runs; whether that was so."""

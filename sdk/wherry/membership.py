@@ -33,6 +33,12 @@ def places_of(engine: "LocalEngine", record: "Record") -> Places:
         return network.endpoints(connection, record.id)
 
 
+def all_places(engine: "LocalEngine") -> dict[str, list[tuple[Network, Endpoint]]]:
+    """As `places_of`, of every container at once; one that has none is not in it."""
+    with engine.database.read() as connection:
+        return network.all_endpoints(connection)
+
+
 def plan_of(engine: "LocalEngine", record: "Record", places: Places) -> dict[str, Any] | None:
     """What the shim shall make; None for the host's own network. Raises NotRunning for another's that is not there."""
     mode = record.settings["network"]

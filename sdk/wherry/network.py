@@ -319,6 +319,16 @@ def endpoints(connection: sqlite3.Connection, container: str) -> list[tuple[Netw
     return [(get_network(connection, row[0]), _endpoint(row)) for row in rows]
 
 
+def all_endpoints(connection: sqlite3.Connection) -> dict[str, list[tuple[Network, Endpoint]]]:
+    """As `endpoints`, of every container at once."""
+    known = {one.id: one for one in networks(connection)}
+    found: dict[str, list[tuple[Network, Endpoint]]] = {}
+    for row in connection.execute(f"SELECT {_PLACES} FROM endpoints ORDER BY rowid"):
+        endpoint = _endpoint(row)
+        found.setdefault(endpoint.container, []).append((known[endpoint.network], endpoint))
+    return found
+
+
 def members(connection: sqlite3.Connection, network: Network) -> list[Endpoint]:
     """All places in the network, by address."""
     rows = connection.execute(f"SELECT {_PLACES} FROM endpoints WHERE network = ? ORDER BY ipv4", (network.id,))

@@ -8,13 +8,23 @@ on the way leads to the host (CVE-2018-15664, CVE-2019-14271, CVE-2021-41089).
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from errno import ELOOP, ENOTDIR
+from errno import EINVAL, ELOOP, ENOTDIR
 from typing import TYPE_CHECKING, Any
 
+from wherry.mounts import BIND, VOLUME, MountPoint
 from wherry_oci.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unavailable
-from wherry_oci.linux.mount import AT_FDCWD, OPEN_TREE_CLONE, open_tree
+from wherry_oci.linux.mount import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_RECURSIVE,
+    MOUNT_ATTR_RDONLY,
+    OPEN_TREE_CLONE,
+    mount_setattr,
+    move_mount,
+    open_tree,
+)
 from wherry_oci.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from wherry_oci.runtime.mountoptions import MountOptions
 from wherry_oci.runtime.rootfs import detached_overlay
@@ -41,6 +51,50 @@ def stopped_root(mounts: list[dict[str, Any]]) -> int:
         return open_tree(AT_FDCWD, mounts[-1]["source"], OPEN_TREE_CLONE)
     except OSError as error:
         raise Unavailable(f"the files of a stopped container: {(error.strerror or str(error)).lower()}") from error
+
+
+def mount_inside(root: int, points: Sequence[MountPoint]) -> None:
+    """
+    Put a stopped container's volumes and binds where it would have them, on the detached *root* of `stopped_root`.
+
+    Places that are missing are made, as they are at a start. Kernels before 6.15 cannot mount there: the volumes are
+    not seen then. Raises what `RootfsView.open` raises.
+    """
+    view = RootfsView(root)
+    for point in sorted(points, key=lambda one: one.target.count("/")):
+        if point.kind not in (BIND, VOLUME) or not point.source:
+            continue
+        try:
+            source = _source_of(point)
+        except FileNotFoundError:
+            continue
+        try:
+            if point.read_only:
+                mount_setattr(source, "", AT_EMPTY_PATH | AT_RECURSIVE, set_attributes=MOUNT_ATTR_RDONLY)
+            if stat.S_ISDIR(os.fstat(source).st_mode):
+                view.make_directories(point.target)
+            with view.opened(point.target, os.O_PATH) as target:
+                move_mount(source, target)
+        except (OSError, NotFound) as error:
+            if getattr(error, "errno", None) == EINVAL:
+                return
+            if isinstance(error, NotFound):  # a file's place: it is made at the start
+                continue
+            raise Unavailable(f"{point.target} of a stopped container: {error.strerror}") from error
+        finally:
+            os.close(source)
+
+
+def _source_of(point: MountPoint) -> int:
+    """A mount of its own of what *point* shows. Raises OSError."""
+    place = os.open(point.source, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if point.subpath:
+            whole, place = place, openat2(place, point.subpath, os.O_PATH, 0, _INSIDE)
+            os.close(whole)
+        return open_tree(place, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if point.recursive else 0))
+    finally:
+        os.close(place)
 
 
 def _split(path: str) -> tuple[str, str]:

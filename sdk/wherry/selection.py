@@ -61,6 +61,8 @@ def _check(filters: Filters) -> None:
 
 def _condition(engine: "LocalEngine", filters: Filters) -> "Callable[[Record, State], bool]":
     """Each name that is given must be satisfied; what needs a look-up is looked up once."""
+    if not filters:
+        return lambda record, state: True
     bounds = [engine.record(name).created for name in filters.of("before")]
     floors = [engine.record(name).created for name in filters.of("since")]
     ancestors = _with_ancestors(engine, filters)

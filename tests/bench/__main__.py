@@ -38,6 +38,9 @@ _NAMES = (
     "push",
     "save",
     "load",
+    "daemon-run",
+    "daemon-list",
+    "daemon-memory",
     "runtime",
     "runtime-shim",
     "runtime-exec",
@@ -105,7 +108,7 @@ def _field(host: hosts.Host, image: Layout) -> Iterator[tuple[Field, str, list[s
             except NoRival as reason:
                 absent.append(f"{name} does not take part: {reason}")
         versions = ", ".join([_version("wherry", wherry), *(_version(name, made) for name, made in present.items())])
-        yield Field(folder=folder, registry=registry, wherry=wherry, oci=oci, **present), versions, absent
+        yield Field(folder=folder, registry=registry, ending=stack, wherry=wherry, oci=oci, **present), versions, absent
 
 
 def _beside(name: str) -> str:

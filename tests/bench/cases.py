@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Field:
 
     folder: Path  # for what a case makes
     registry: Registry
+    ending: ExitStack  # what a case starts, and does not end itself
     wherry: Command
     docker: Command | None = None
     podman: Command | None = None
@@ -43,12 +45,13 @@ class Field:
 
 def all_cases(field: Field) -> dict[str, Callable[[], Case]]:
     """The cases by the names that `--case` takes; a case is made when its turn comes."""
-    from bench import idle, life, runtimes, transfers
+    from bench import doors, idle, life, runtimes, transfers
 
     return {
         **idle.cases(field),
         **life.cases(field),
         **transfers.cases(field),
+        **doors.cases(field),
         **runtimes.cases(field),
         "cli-none": lambda: _command_line(field, "none", 0.5),
         "cli-bridge": lambda: _command_line(field, "bridge", 0.45),

@@ -99,3 +99,11 @@ def test_device_requests_are_refused_by_the_engine() -> None:
     """GPUs: the option is passed on, and refused there."""
     with pytest.raises(Unsupported, match="device_requests"):
         Options.parse(None, options({"HostConfig": {"DeviceRequests": [{"Count": -1}]}}))
+
+
+@pytest.mark.parametrize("field", sorted({*CONFIG, *HOST_CONFIG} - {"ConsoleSize"}))
+def test_a_value_of_another_type_is_refused(field: str) -> None:
+    """As Go's decoder does, before anything comes of it: no field of JSON's is a float."""
+    body = {field: 1.5} if field in CONFIG else {"HostConfig": {field: 1.5}}
+    with pytest.raises((BadParameter, Unsupported)):
+        options(body)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from support.world import World
-from wherry import Client
+from wherry import Client, Mount
 from wherry.container import Container
-from wherry.errors import AlreadyExists, Conflict, NotFound
+from wherry.errors import AlreadyExists, Conflict, NotFound, WherryError
 
 pytestmark = pytest.mark.e2e
 
@@ -57,6 +57,32 @@ def test_what_is_written_into_a_stopped_container_is_there_when_it_runs(client: 
         container.start()
         container.wait()
         assert container.logs() == "good morning\n"
+
+
+def test_volumes_of_a_stopped_container_are_seen(client: Client, tmp_path: Path) -> None:
+    """Named, anonymous, parts of them, and paths of the host; one that is read-only stays so."""
+    (tmp_path / "f").write_text("host")
+    volume = client.volumes.create("seen")
+    (Path(volume.path) / "part").mkdir()
+    (Path(volume.path) / "part/inner").write_text("part")
+    mounts = [Mount("/part", "seen", type="volume", subpath="part")]
+    with client.create(
+        "busybox",
+        "cat /v/written /anonymous/written",
+        volumes=["seen:/v", "/anonymous", f"{tmp_path}:/host:ro"],
+        mounts=mounts,
+    ) as container:
+        container.path("/v/written").write_text("volume ")
+        container.path("/anonymous/written").write_text("anonymous")
+        assert (Path(volume.path) / "written").read_text() == "volume "
+        assert container.path("/host/f").read_text() == "host"
+        assert container.path("/part/inner").read_text() == "part"
+        with pytest.raises(WherryError, match="read-only"):
+            container.path("/host/g").write_text("no")
+        container.start()
+        container.wait(timeout=20)
+        assert container.logs() == "volume anonymous"
+    assert os.listdir(tmp_path) == ["f"]
 
 
 def test_archives_go_in_and_out(container: Container) -> None:

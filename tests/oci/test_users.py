@@ -29,16 +29,16 @@ def _identity(user: str, *groups: str) -> tuple[int, int, list[int], str]:
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ("", (0, 0, [], "/root")),
-        ("root", (0, 0, [], "/root")),
-        ("www", (33, 34, [70, 4], "/var/www")),
-        ("33", (33, 34, [70, 4], "/var/www")),
-        ("www:crew", (33, 70, [], "/var/www")),
-        ("www:99", (33, 99, [], "/var/www")),
-        ("4711", (4711, 0, [], "/")),
-        ("4711:12", (4711, 12, [], "/")),
-        (":crew", (0, 70, [], "/root")),
-        ("homeless", (50, 50, [], "/")),
+        ("", (0, 0, [0], "/root")),
+        ("root", (0, 0, [0], "/root")),
+        ("www", (33, 34, [34, 70, 4], "/var/www")),
+        ("33", (33, 34, [34, 70, 4], "/var/www")),
+        ("www:crew", (33, 70, [70], "/var/www")),
+        ("www:99", (33, 99, [99], "/var/www")),
+        ("4711", (4711, 0, [0], "/")),
+        ("4711:12", (4711, 12, [12], "/")),
+        (":crew", (0, 70, [70], "/root")),
+        ("homeless", (50, 50, [50], "/")),
     ],
 )
 def test_users_are_found_as_docker_finds_them(user: str, expected: tuple[int, int, list[int], str]) -> None:
@@ -53,7 +53,7 @@ def test_a_number_is_never_a_name() -> None:
 
 def test_added_groups_come_to_the_users_own() -> None:
     """By name or number, each once."""
-    assert _identity("www", "adm", "1234", "crew")[2] == [70, 4, 1234]
+    assert _identity("www", "adm", "1234", "crew")[2] == [34, 70, 4, 1234]
 
 
 @pytest.mark.parametrize("user", ["who", "www:who", "2147483648", "0:2147483648", "broken", "-1"])
@@ -67,4 +67,4 @@ def test_who_is_not_there_is_an_error_that_names_him(user: str) -> None:
 def test_without_the_files_numbers_still_work() -> None:
     """An image from scratch has neither."""
     found = resolve("1:2", ["3"], b"", b"")
-    assert (found.uid, found.gid, found.groups, found.home) == (1, 2, [3], "/")
+    assert (found.uid, found.gid, found.groups, found.home) == (1, 2, [2, 3], "/")

@@ -46,7 +46,9 @@ def resolve(user: str, added_groups: list[str], passwd: bytes, group: bytes) -> 
             and (number := _number(row[2])) is not None
         ]
     groups += [_find_group(added, added, groups_file) for added in added_groups]
-    return Identity(uid, gid, list(dict.fromkeys(groups)), home)
+    # The first group too, which a setgid program would put aside: what that group may not do must stay so
+    # (CVE-2022-36109).
+    return Identity(uid, gid, list(dict.fromkeys([gid, *groups])), home)
 
 
 def _find_user(wanted: str, given: str, rows: list[list[str]]) -> tuple[str | None, int, int, str]:
