@@ -1,6 +1,5 @@
 """pull, images, rmi."""
 
-import json
 from datetime import datetime
 
 import click
@@ -33,11 +32,15 @@ def pull_command(client: Client, reference: str, quiet: bool, platform: str | No
     click.echo(reference)
 
 
+_FIELDS = ("Repository", "Tag", "ID", "CreatedSince", "CreatedAt", "Size", "Digest")
+_HEADING = {"ID": "IMAGE ID", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT"}
+
+
 @click.command("images")
 @click.option("-q", "--quiet", is_flag=True, help="Ids only")
 @click.option("--no-trunc", is_flag=True, help="Whole ids")
 @click.option("--digests", is_flag=True, help="Digests, too")
-@click.option("--format", "form", help="`json` for one JSON object a line")
+@table.format_option
 @click.pass_obj
 def images_command(client: Client, quiet: bool, no_trunc: bool, digests: bool, form: str | None) -> None:
     """List images."""
@@ -45,21 +48,19 @@ def images_command(client: Client, quiet: bool, no_trunc: bool, digests: bool, f
     if quiet:
         for image_id in dict.fromkeys(row["ID"] for row in rows):
             click.echo(image_id)
-    elif form == "json":
-        for row in rows:
-            click.echo(json.dumps(row))
-    elif form is not None:
-        raise click.BadParameter("only json is known yet", param_hint="--format")
+    elif form not in (None, "", "table"):
+        assert form is not None
+        table.show_by(form, {name: _HEADING.get(name, name.upper()) for name in _FIELDS}, rows)
     else:
         columns = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince", "Size"]
-        heading = {"ID": "IMAGE ID", "CreatedSince": "CREATED"}
-        table.show([heading.get(name, name.upper()) for name in columns], [[row[c] for c in columns] for row in rows])
+        table.show([_HEADING.get(name, name.upper()) for name in columns], [[row[c] for c in columns] for row in rows])
 
 
 def _rows(image: Image, whole: bool) -> list[dict[str, str]]:
     common = {
         "ID": image.id if whole else image.id.partition(":")[2][:_SHORT],
         "CreatedSince": table.ago(_nanoseconds(image.created)) if image.created else "N/A",
+        "CreatedAt": image.created or "N/A",
         "Size": table.size(image.size),
         "Digest": image.manifest,
     }

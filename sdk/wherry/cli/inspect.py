@@ -1,12 +1,12 @@
 """inspect."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 import click
 
+from wherry.cli import documents
 from wherry.client import Client
 from wherry.errors import NotFound
 from wherry_images import Image
@@ -23,18 +23,11 @@ _KINDS: dict[str, Callable[[Client, str], dict[str, Any]]] = {
 @click.command("inspect")
 @click.argument("names", nargs=-1, required=True)
 @click.option("--type", "kind", type=click.Choice(list(_KINDS)), help="Only one of these")
+@documents.format_option
 @click.pass_obj
-def inspect_command(client: Client, names: tuple[str, ...], kind: str | None) -> int:
+def inspect_command(client: Client, names: tuple[str, ...], kind: str | None, form: str | None) -> int:
     """Show all that is known of containers, images, networks or volumes, as JSON."""
-    found, failed = [], 0
-    for name in names:
-        try:
-            found.append(_inspect(client, name, kind))
-        except NotFound:
-            click.echo(f"wherry: no such {kind or 'object'}: {name}", err=True)
-            failed = 1
-    click.echo(json.dumps(found, indent=4))
-    return failed
+    return documents.show(names, lambda name: _inspect(client, name, kind), form)
 
 
 def _inspect(client: Client, name: str, kind: str | None) -> dict[str, Any]:
@@ -45,7 +38,7 @@ def _inspect(client: Client, name: str, kind: str | None) -> dict[str, Any]:
                 return look(client, name)
             except NotFound:
                 continue
-    raise NotFound(name)
+    raise NotFound(f"no such {kind or 'object'}: {name}")
 
 
 def _image_document(image: Image) -> dict[str, Any]:

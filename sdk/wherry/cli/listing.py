@@ -1,13 +1,16 @@
 """ps, port, version."""
 
 import json
+from typing import Any
 
 import click
 
 from wherry.cli import table
 from wherry.cli.parameters import filters_of
 from wherry.client import Client
+from wherry.container import timestamp
 from wherry.containerstore import Record
+from wherry.mounts import VOLUME
 from wherry.portbinding import container_ports
 from wherry.selection import select
 from wherry.state import State
@@ -24,7 +27,7 @@ _SHORT = 12
 @click.option("-n", "--last", type=int, help="The last N that were made")
 @click.option("-l", "--latest", is_flag=True, help="The last one that was made")
 @click.option("--no-trunc", is_flag=True, help="Whole ids and commands")
-@click.option("--format", "form", help="`json` for one JSON object a line")
+@table.format_option
 @click.pass_obj
 def ps_command(
     client: Client,
@@ -45,7 +48,25 @@ def ps_command(
     rows = [_row(record, state, no_trunc) for record, state in found]
     heading = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
     keys = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
-    table.show_as(form, heading, keys, rows)
+    table.show_as(form, heading, keys, rows, [_more(record, state) for record, state in found], _MORE)
+
+
+_MORE = ("CreatedAt", "Labels", "LocalVolumes", "Mounts", "Networks", "State")
+
+
+def _more(record: Record, state: State) -> dict[str, Any]:
+    """What docker's templates have beside the columns."""
+    points = record.settings["mount_points"]
+    return {
+        "CreatedAt": timestamp(record.created),
+        "Label": lambda name: record.labels.get(name, ""),
+        "Labels": ",".join(f"{name}={value}" for name, value in record.labels.items()),
+        "LocalVolumes": str(sum(point["kind"] == VOLUME for point in points)),
+        "Mounts": ",".join(str(point["name"] or point["source"]) for point in points),
+        "Networks": ",".join(endpoint["network"] for endpoint in record.settings["endpoints"])
+        or record.settings["network"],
+        "State": state.status,
+    }
 
 
 def _row(record: Record, state: State, whole: bool) -> tuple[str, ...]:

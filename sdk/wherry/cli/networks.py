@@ -1,10 +1,8 @@
 """network create, connect, disconnect, inspect, ls, prune, rm."""
 
-import json
-
 import click
 
-from wherry.cli import table
+from wherry.cli import documents, table
 from wherry.cli.parameters import filters_of, pairs
 from wherry.client import Client
 from wherry.errors import WherryError
@@ -91,7 +89,7 @@ def network_disconnect_command(client: Client, force: bool, network: str, contai
 @click.option("-f", "--filter", "chosen", multiple=True, metavar="NAME=VALUE", help="name, id, label, driver, type, …")
 @click.option("-q", "--quiet", is_flag=True, help="Ids only")
 @click.option("--no-trunc", is_flag=True, help="Whole ids")
-@click.option("--format", "form", help="`json` for one JSON object a line")
+@table.format_option
 @click.pass_obj
 def network_ls_command(client: Client, chosen: tuple[str, ...], quiet: bool, no_trunc: bool, form: str | None) -> None:
     """List networks."""
@@ -106,18 +104,11 @@ def network_ls_command(client: Client, chosen: tuple[str, ...], quiet: bool, no_
 
 @click.command("inspect")
 @click.argument("names", nargs=-1, required=True)
+@documents.format_option
 @click.pass_obj
-def network_inspect_command(client: Client, names: tuple[str, ...]) -> int:
+def network_inspect_command(client: Client, names: tuple[str, ...], form: str | None) -> int:
     """Show all that is known of networks, as JSON."""
-    found, failed = [], 0
-    for name in names:
-        try:
-            found.append(client.networks.get(name).attrs)
-        except WherryError as error:
-            click.echo(f"wherry: {error}", err=True)
-            failed = 1
-    click.echo(json.dumps(found, indent=4))
-    return failed
+    return documents.show(names, lambda name: client.networks.get(name).attrs, form)
 
 
 @click.command("rm")

@@ -21,7 +21,7 @@ _KEYS = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PI
 @click.argument("containers", nargs=-1)
 @click.option("--no-stream", is_flag=True, help="Show it once, measured over one second")
 @click.option("--no-trunc", is_flag=True, help="Whole ids")
-@click.option("--format", "form", help="`json` for one JSON object a line")
+@table.format_option
 @click.pass_obj
 def stats_command(
     client: Client, containers: tuple[str, ...], no_stream: bool, no_trunc: bool, form: str | None

@@ -55,13 +55,13 @@ def _volumes_row(client: Client) -> list[str]:
 
 
 @click.command("doctor")
-@click.option("--format", "form", help="`json` for one JSON object a line")
+@table.format_option
 @click.pass_obj
 def doctor_command(client: Client, form: str | None) -> int:
     """Show what this host has of what containers need, and what would mend a lack; exit code 1 if they cannot start."""
     checks = client.doctor()
     rows = [(check.name, check.status, check.found) for check in checks]
-    if form == "json":
+    if form not in (None, "", "table"):
         keys = ("Name", "Status", "Found", "Remedy")
         table.show_as(form, keys, keys, [(*row, check.remedy) for row, check in zip(rows, checks, strict=True)])
     else:

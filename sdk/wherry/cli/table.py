@@ -1,10 +1,12 @@
 """Columns of text as docker prints them, times and sizes as people say them."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import time
+from typing import Any
 
 import click
+
+from wherry.gotemplate import Template
 
 _GAP = 3
 _NANO = 1_000_000_000
@@ -18,15 +20,49 @@ def show(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         click.echo("".join(cell.ljust(width + _GAP) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def show_as(form: str | None, heading: Sequence[str], keys: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """As a table, or with `json` one JSON object a line, whose names are *keys*."""
-    if form == "json":
-        for row in rows:
-            click.echo(json.dumps(dict(zip(keys, row, strict=True))))
-    elif form is not None:
-        raise click.BadParameter("only json is known yet", param_hint="--format")
-    else:
+format_option = click.option("--format", "form", help="`json`, a Go template ({{.ID}}), or `table` and a template")
+
+
+def show_as(
+    form: str | None,
+    heading: Sequence[str],
+    keys: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    more: Sequence[Mapping[str, Any]] = (),
+    more_keys: Sequence[str] = (),
+) -> None:
+    """
+    As a table; with `json` one JSON object a line, whose names are *keys*; or by a template, as docker's --format.
+
+    *more* are further fields of each row, which only the latter two show, and *more_keys* their names.
+    """
+    if form in (None, "", "table"):
         show(heading, rows)
+        return
+    shown = list(rows)
+    fields = [
+        {**dict(zip(keys, row, strict=True)), **other}
+        for row, other in zip(shown, more or [{}] * len(shown), strict=True)
+    ]
+    assert form is not None
+    names = {**{key: key.upper() for key in more_keys}, **dict(zip(keys, heading, strict=True))}
+    show_by(form, names, fields)
+
+
+def show_by(form: str, heading: Mapping[str, str], fields: Iterable[Mapping[str, Any]]) -> None:
+    """`json`, a template, or `table` and a template, under *heading*, which names each field."""
+    if form == "json":
+        form = "{{json .}}"
+    text = form.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n")
+    template = Template(text)
+    lines = [template.render(one) for one in fields]
+    if not form.startswith("table "):
+        for line in lines:
+            click.echo(line)
+        return
+    named = {**heading, "Label": lambda name: name}
+    cells = [line.split("\t") for line in (template.render(named), *lines)]
+    show(cells[0], cells[1:])
 
 
 def confirm(force: bool, what: str) -> None:

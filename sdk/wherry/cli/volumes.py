@@ -1,10 +1,8 @@
 """volume create, inspect, ls, prune, rm."""
 
-import json
-
 import click
 
-from wherry.cli import table
+from wherry.cli import documents, table
 from wherry.cli.parameters import filters_of, pairs
 from wherry.client import Client
 from wherry.errors import WherryError
@@ -29,7 +27,7 @@ def volume_create_command(
 @click.command("ls")
 @click.option("-f", "--filter", "chosen", multiple=True, metavar="NAME=VALUE", help="name, label, driver, dangling")
 @click.option("-q", "--quiet", is_flag=True, help="Names only")
-@click.option("--format", "form", help="`json` for one JSON object a line")
+@table.format_option
 @click.pass_obj
 def volume_ls_command(client: Client, chosen: tuple[str, ...], quiet: bool, form: str | None) -> None:
     """List volumes."""
@@ -44,18 +42,11 @@ def volume_ls_command(client: Client, chosen: tuple[str, ...], quiet: bool, form
 
 @click.command("inspect")
 @click.argument("names", nargs=-1, required=True)
+@documents.format_option
 @click.pass_obj
-def volume_inspect_command(client: Client, names: tuple[str, ...]) -> int:
+def volume_inspect_command(client: Client, names: tuple[str, ...], form: str | None) -> int:
     """Show all that is known of volumes, as JSON."""
-    found, failed = [], 0
-    for name in names:
-        try:
-            found.append(client.volumes.get(name).attrs)
-        except WherryError as error:
-            click.echo(f"wherry: {error}", err=True)
-            failed = 1
-    click.echo(json.dumps(found, indent=4))
-    return failed
+    return documents.show(names, lambda name: client.volumes.get(name).attrs, form)
 
 
 @click.command("rm")
