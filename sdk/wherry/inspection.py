@@ -201,6 +201,7 @@ def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         "Ulimits": [{"Name": one["name"], "Soft": one["soft"], "Hard": one["hard"]} for one in settings["ulimits"]],
         "MaskedPaths": None if settings["privileged"] else list(defaults.MASKED_PATHS),
         "ReadonlyPaths": None if settings["privileged"] else list(defaults.READ_ONLY_PATHS),
+        "UsernsMode": f"auto:size={settings['user_ids'][1]}" if settings.get("user_ids") else "",
         **_WHAT_NOBODY_CAN_ASK_FOR,
     }
 
@@ -215,7 +216,6 @@ _WHAT_NOBODY_CAN_ASK_FOR: dict[str, Any] = {
     "IpcMode": "private",
     "PidMode": "",
     "UTSMode": "",
-    "UsernsMode": "",
     "Links": None,
     "Runtime": "wherry-oci",
     "Isolation": "",

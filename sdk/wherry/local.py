@@ -252,6 +252,10 @@ class LocalEngine:
                 directory=str(membership.directory_of_names(self, record)),
                 points=points,
             )
+            if options.user_ids:
+                from wherry import userids
+
+                userids.apply(spec, record.settings["user_ids"], points)
             if not is_host_root():
                 from wherry.rootless import adaptation
 
@@ -356,6 +360,11 @@ class LocalEngine:
                     target: self.images.mounts(found, directory, read_only=True) for target, found in mounted.items()
                 },
             )
+            if options.user_ids:
+                from wherry import userids
+
+                others = [row.settings.get("user_ids") for row in self.store.all(connection)]
+                settings["user_ids"] = userids.free(options.user_ids, [ids for ids in others if ids])
             settings["mount_points"] = [attrs.asdict(point) for point in points]
             record = Record(
                 id=container_id,
@@ -630,11 +639,11 @@ class LocalEngine:
 
         Raises Conflict when it is being started or removed.
         """
-        from wherry.rootfsview import RootfsView, mount_inside, stopped_root
+        from wherry.rootfsview import ReadView, RootfsView, mount_inside, stopped_root
 
         record = self.record(name)
         with ExitStack() as opened:
-            root = self._live_root(record)
+            root = live = self._live_root(record)
             if root is None:
                 opened.enter_context(self.store.locked(record.id, _REMOVE_TIMEOUT_S, "open the files of"))
                 order = json.loads((self.store.directory(record.id) / "shim.json").read_bytes())
@@ -643,7 +652,7 @@ class LocalEngine:
                 mount_inside(root, [MountPoint.from_json(point) for point in record.settings["mount_points"]])
             else:
                 opened.callback(os.close, root)
-            yield RootfsView(root)
+            yield RootfsView(root) if live is None or not record.settings.get("user_ids") else ReadView(root)
 
     def _live_root(self, record: Record) -> int | None:
         """A descriptor of its first process' root; None when it does not run."""

@@ -8,7 +8,7 @@ from typing import Any, TypedDict, cast
 
 import attrs
 
-from wherry import isolation, networkoptions
+from wherry import isolation, networkoptions, userids
 from wherry.isolation import Isolation, parse_isolation
 from wherry.mounts import MountRequest, parse_mount, parse_volumes
 from wherry.network import EndpointRequest
@@ -25,7 +25,7 @@ _LEAST_MEMORY = 6 << 20  # bytes; Docker's least
 # docker-py's other names: refused with an error of their own until they are built
 _NOT_YET = frozenset(
     "cpu_count cpu_percent device_requests init_path isolation kernel_memory lxc_conf runtime storage_opt "
-    "use_config_proxy userns_mode version".split()
+    "use_config_proxy version".split()
 )
 
 _ALONE = Isolation()
@@ -108,6 +108,7 @@ class RunOptions(TypedDict, total=False):
     tty: bool
     ulimits: Sequence[Any]
     user: str | int
+    userns_mode: str
     uts_mode: str
     volume_driver: str
     volumes: Mapping[str, Any] | Sequence[str]
@@ -207,6 +208,7 @@ class Options:
     publish_all_ports: bool = False
     expose: tuple[str, ...] = ()  # NUMBER/PROTOCOL, beside the image's
     isolation: Isolation = _ALONE
+    user_ids: int = 0  # how many a user namespace of its own has; 0: it has none
     mounts: tuple[MountRequest, ...] = ()
     volumes_from: tuple[tuple[str, str], ...] = ()  # a container's name or id, and "", "ro" or "rw"
     tmpfs: Mapping[str, str] = attrs.field(factory=dict)  # path: mount options
@@ -288,6 +290,8 @@ class Options:
         if self.pull not in ("missing", "always", "never", "newer"):
             raise InvalidArgument(f"pull={self.pull!r}: one of missing, always, never, newer")
         self._check_network()
+        if self.user_ids:
+            userids.check(self)
         if self.lifetime not in ("detached", "owner"):
             raise InvalidArgument(f"lifetime={self.lifetime!r}: one of detached, owner")
         if self.auto_remove and self.restart.name != "no":
@@ -580,6 +584,7 @@ _PARSERS: dict[str, Any] = {
     "tmpfs": _tmpfs,
     "ulimits": _ulimits,
     "user": lambda value: {"user": str(value)},
+    "userns_mode": lambda value: {"user_ids": userids.parse(value)},
     "volumes_from": _volumes_from,
 }
 

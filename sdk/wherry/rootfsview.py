@@ -14,7 +14,7 @@ from errno import EINVAL, ELOOP, ENOTDIR
 from typing import TYPE_CHECKING, Any
 
 from wherry.mounts import BIND, VOLUME, MountPoint
-from wherry_oci.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from wherry_oci.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unavailable, Unsupported
 from wherry_oci.linux.mount import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -224,6 +224,30 @@ class RootfsView:
             os.close(make_directory_inside(self._root, path))
         except OSError as error:
             raise _meaning(error, path) from None
+
+
+class ReadView(RootfsView):
+    """
+    The root of a running container that has a user namespace: owners show as the host's ids, and nothing is written, as
+    nobody of the host's owns files in there.
+    """
+
+    def open(self, path: str, flags: int, mode: int = 0o644) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise self._refusal(path)
+        return super().open(path, flags, mode)
+
+    def unlink(self, path: str) -> None:
+        raise self._refusal(path)
+
+    def make_directories(self, path: str) -> None:
+        raise self._refusal(path)
+
+    @staticmethod
+    def _refusal(path: str) -> Unsupported:
+        return Unsupported(
+            f"{path} in the container: it runs in a user namespace of its own: stop it first, or write by exec"
+        )
 
 
 def _renamed(name: bytes, rename: tuple[str, str]) -> bytes:

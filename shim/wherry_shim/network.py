@@ -44,6 +44,7 @@ container has IPv6, unless it says `ipv4_only`.
 
 import errno
 import os
+import select
 from _socket import (
     AF_INET,
     AF_INET6,
@@ -81,6 +82,7 @@ PROTOCOLS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
 
 Entries = dict[tuple[int, str], nftables.Elements]  # by family and map
 
+_SIGKILL = 9
 _LOOPBACK = 1  # the index of lo in every namespace
 _EVERYWHERE, _EVERYWHERE_6 = "0.0.0.0", "::"
 _LOOPBACK_6 = "::1"
@@ -162,12 +164,12 @@ class Attachment:
             self.namespace = None
 
 
-def attach(plan: "dict[str, Any]", bridges: "int | None" = None) -> Attachment:
+def attach(plan: "dict[str, Any]", bridges: "int | None" = None, owner: "int | None" = None) -> Attachment:
     """
     Make the network of *plan*, in a few milliseconds. This thread is in the host's namespace before and after.
 
     With *bridges*, a namespace that has the plan's bridges, this thread stays in that one: it may not come back. Ports
-    are reserved before, in the host's.
+    are reserved before, in the host's. *owner* is the user namespace that the container's network is to belong to.
 
     The returned descriptor's namespace has its devices up, with addresses and routes, before its ports are published.
     Raises PortInUse or AttachFailed; then nothing is left of it.
@@ -189,7 +191,7 @@ def attach(plan: "dict[str, Any]", bridges: "int | None" = None) -> Attachment:
             _enter(bridges)
             attachment.proxy = bool(plan.get("proxy"))
             attachment.table = "" if attachment.proxy else plan.get("table") or ""
-            _make_namespace(attachment, plan)
+            _make_namespace(attachment, plan, owner)
             _check_ports(attachment)
             ports = _aimed(attachment)
             if ports and not attachment.proxy:
@@ -577,7 +579,7 @@ def _addresses(host_ip: str) -> set[bytes]:
 # Namespace and devices
 
 
-def _make_namespace(attachment: Attachment, plan: "dict[str, Any]") -> None:
+def _make_namespace(attachment: Attachment, plan: "dict[str, Any]", owner: "int | None") -> None:
     """
     A new namespace in *attachment*, with all that the plan wants in it.
 
@@ -587,7 +589,10 @@ def _make_namespace(attachment: Attachment, plan: "dict[str, Any]") -> None:
     inner: RouteSocket | None = None
     outer: RouteSocket | None = None
     try:
-        _step("make a network namespace", unshare, CLONE_NEWNET)
+        if owner is None:
+            _step("make a network namespace", unshare, CLONE_NEWNET)
+        else:
+            _step("make a network namespace", _enter_new_of, owner)
         try:
             attachment.namespace = _step("open the new network namespace", _own_namespace)
             for name, value in plan.get("sysctls", {}).items():
@@ -611,6 +616,36 @@ def _make_namespace(attachment: Attachment, plan: "dict[str, Any]") -> None:
             inner.close()
         if outer is not None:
             outer.close()
+
+
+def _enter_new_of(owner: int) -> None:
+    """Enter a new network namespace that belongs to that user namespace, made by a child: there is no way back."""
+    from wherry_oci.linux.namespaces import CLONE_NEWUSER, clone
+
+    hears, says = os.pipe2(os.O_CLOEXEC)
+    pid = clone(0)
+    if pid == 0:
+        try:
+            setns(owner, CLONE_NEWUSER)
+            unshare(CLONE_NEWNET)
+            os.write(says, b"made")
+            while True:
+                select.select([], [], [])  # it is all there is in the namespace, until it is killed
+        finally:
+            os._exit(1)
+    os.close(says)
+    try:
+        if os.read(hears, 100) != b"made":
+            raise OSError(errno.EPERM, "it cannot be made in the container's user namespace")
+        made = _open(f"/proc/{pid}/ns/net")
+        try:
+            setns(made, CLONE_NEWNET)
+        finally:
+            os.close(made)
+    finally:
+        os.close(hears)
+        os.kill(pid, _SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _check_process(plan: "dict[str, Any]") -> None:

@@ -61,6 +61,7 @@ class Supervisor:
         """*network* is the namespace of the bridges, when it is not this process's: an ordinary user's."""
         self._order = order
         self._network = network
+        self._user_namespace: int | None = None  # the container's own, held open
         self._directory: str = order["directory"]
         self._run: str = order["run"]
         self._loop = Loop()
@@ -121,6 +122,7 @@ class Supervisor:
         """What comes before its first run, and lasts for all of them."""
         self._record_state("starting")
         self._watch_owner()
+        self._make_user_namespace()
         self._attach_network()
         self._log = self._open_log(self._order["log"])
 
@@ -219,6 +221,7 @@ class Supervisor:
             entry,
             rootfs_path=f"{self._directory}/rootfs",
             rootfs_mounts=self._order["rootfs"],
+            rootfs_tree=self._mapped_root(),
             cgroup=self.cgroup,
             born_in_cgroup=True,
             on_born=self._confine,
@@ -313,13 +316,35 @@ class Supervisor:
         """Out of the container's group, and out of whatever the starter lived in."""
         _enter_group_of_shims(self.cgroup.hierarchies)
 
+    def _make_user_namespace(self) -> None:
+        """Where config.json has one; its network belongs to it, so it comes first."""
+        linux = self._config["linux"]
+        for entry in linux["namespaces"]:
+            if entry["type"] == "user":
+                from wherry_oci.runtime.usernamespace import open_mapping
+
+                self._user_namespace = open_mapping(linux["uidMappings"], linux["gidMappings"])
+                entry["path"] = f"/proc/{os.getpid()}/fd/{self._user_namespace}"
+
+    def _mapped_root(self) -> "int | None":
+        """The rootfs with ids as the container's user namespace has them."""
+        if self._user_namespace is None:
+            return None
+        from wherry_oci.runtime.idmap import mapped_root
+
+        linux = self._config["linux"]
+        uid, gid = linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"]
+        for fd in self.streams.child_ends or ():
+            os.fchown(fd, uid, gid)  # whoever opens /dev/stdout anew must be somebody in there
+        return mapped_root(self._order["rootfs"], self._user_namespace, uid, gid)
+
     def _attach_network(self) -> None:
         plan = self._order.get("network")
         if plan is None:
             return
         from wherry_shim import network
 
-        self._attachment = network.attach(plan, self._network)
+        self._attachment = network.attach(plan, self._network, self._user_namespace)
         self._start_naming(plan.get("resolver"))
         self._start_proxy()
         namespace = self._attachment.namespace

@@ -397,8 +397,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(client: Client) 
     """Each error names the option."""
     with pytest.raises(TypeError, match="did you mean 'environment'"):
         client.run("busybox", enviroment={})  # type: ignore[call-arg]
-    with pytest.raises(Unsupported, match="userns_mode"):
-        client.run("busybox", userns_mode="host")  # type: ignore[call-arg]
+    with pytest.raises(Unsupported, match="storage_opt"):
+        client.run("busybox", storage_opt={"size": "1g"})  # type: ignore[call-arg]
     with pytest.raises(InvalidArgument, match="mem_limit"):
         client.run("busybox", mem_limit="a lot")
     with pytest.raises(InvalidArgument, match="does not exist on the host"):

@@ -125,9 +125,9 @@ def test_an_unknown_option_is_a_type_error_with_the_nearest_name() -> None:
 
 def test_what_docker_py_has_and_wherry_not_yet_is_never_passed_over() -> None:
     """An error unless it asks for nothing; no name of docker-py's is unknown."""
-    with pytest.raises(Unsupported, match="userns_mode"):
-        _parse(userns_mode="host")
-    assert _parse(userns_mode=None, links={}) == Options()
+    with pytest.raises(Unsupported, match="storage_opt"):
+        _parse(storage_opt={"size": "1g"})
+    assert _parse(storage_opt=None, userns_mode="host", links={}) == Options()
 
 
 def test_every_option_has_a_field_or_a_parser() -> None:

@@ -159,6 +159,7 @@ def create(
     rootfs_path: str,
     rootfs_mounts: "list[dict[str, Any]]",
     cgroup: Cgroup | None,
+    rootfs_tree: int | None = None,
     born_in_cgroup: bool = False,
     on_born: "Callable[[], None] | None" = None,
     on_pid: "Callable[[int], dict[str, Any]] | None" = None,
@@ -167,7 +168,8 @@ def create(
     The container's first process, up to the point where it would execute its program.
 
     *config* is config.json; *rootfs_mounts* are made on the directory *rootfs_path* in the container's own mount
-    namespace (none: what is there already is the rootfs). With *born_in_cgroup* the caller itself is in *cgroup* and
+    namespace (none: what is there already is the rootfs); with *rootfs_tree*, a detached mount, that is the rootfs, and
+    the descriptor is closed. With *born_in_cgroup* the caller itself is in *cgroup* and
     the child needs no move; *on_born* is called once it exists, before it does anything; *on_pid* when its pid is
     known, and returns the state that hooks get. Raises RuntimeFailure; nothing is left then but the cgroup.
     """
@@ -176,6 +178,8 @@ def create(
     entry.own_mounts = plan.own_mounts
     entry.in_user_namespace = plan.in_user
     trees = _foreign_trees(config, plan)
+    if rootfs_tree is not None:
+        trees[init.ROOT] = rootfs_tree
     parent_end, child_end = Channel.pair()
     pid = _clone(0 if plan.by_helper else plan.new)
     if pid == 0:
@@ -339,6 +343,7 @@ def join_all(namespaces: list[tuple[str, int]]) -> None:
     that is joined; the rest belong to that one, so they come after it.
     """
     refused = []
+    here = os.stat("/proc/self/ns/user")  # now: the container's /proc may not know this process
     for kind, fd in sorted(namespaces, key=lambda pair: pair[0] == "mount"):
         if kind != "user":
             try:
@@ -347,7 +352,7 @@ def join_all(namespaces: list[tuple[str, int]]) -> None:
                 refused.append((kind, fd))
     for kind, fd in namespaces:
         if kind == "user":
-            if os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/user")):
+            if os.path.samestat(os.fstat(fd), here):
                 continue  # setns(2) takes nobody to where he is
             ns.setns(fd, ns.CLONE_NEWUSER)
             init.become_mapped_root()

@@ -3,7 +3,10 @@
 import os
 
 from wherry_oci.linux import mount as m
+from wherry_oci.linux import namespaces as ns
+from wherry_oci.linux import process as p
 from wherry_oci.runtime import rootfs as fs
+from wherry_oci.runtime.channel import Channel
 from wherry_oci.runtime.failure import RuntimeFailure
 from wherry_oci.runtime.mountoptions import MountOptions
 from wherry_oci.runtime.usernamespace import open_mapping
@@ -11,6 +14,8 @@ from wherry_oci.runtime.usernamespace import open_mapping
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+_SIGKILL = 9
 
 
 def open_source(spec: "dict[str, Any]", uids: "list[dict[str, Any]]", gids: "list[dict[str, Any]]") -> int:
@@ -55,3 +60,80 @@ def _map(tree: int, options: MountOptions, uids: "list[dict[str, Any]]", gids: "
         m.mount_setattr(tree, "", flags, set_attributes=m.MOUNT_ATTR_IDMAP, userns_fd=mapping)
     finally:
         os.close(mapping)
+
+
+def mapped_root(mounts: "list[dict[str, Any]]", mapping: int, uid: int, gid: int) -> int:
+    """
+    A snapshotter's *mounts* (one overlay, or a bind) as a detached mount that shows ids as the user namespace *mapping*
+    has them, whose root is the host's *uid* and *gid*. Files stay as they are. Raises RuntimeFailure.
+
+    It is made by a child that is that user, with all capabilities: overlayfs makes files as whoever mounted it, and
+    only mapped users can own files of id-mapped layers.
+    """
+    ours, its = Channel.pair()
+    child = ns.clone(0)
+    if child == 0:
+        ours.close()
+        try:
+            _become(uid, gid)
+            its.send({"tree": True}, [_mapped_tree(mounts[-1], mapping)])
+        except OSError as error:
+            its.send({"failure": fs.failed(_STEP, error).to_json()})
+        finally:
+            os._exit(0)
+    its.close()
+    message = ours.receive()
+    ours.close()
+    os.waitpid(child, 0)
+    if message is None:
+        raise RuntimeFailure("gone", _STEP, "the process that mounts was killed")
+    said, descriptors = message
+    if "failure" in said:
+        failure = RuntimeFailure.from_json(said["failure"])
+        text = f"{failure.message} (id-mapped layers need Linux 6.15 and a file system that can be id-mapped)"
+        raise RuntimeFailure(failure.kind, failure.step, text, failure.path, failure.errno)
+    return descriptors[0]
+
+
+_STEP = "mount the rootfs with its ids mapped"
+
+
+def _become(uid: int, gid: int) -> None:
+    rights = p.permitted_capabilities()
+    p.set_parent_death_signal(_SIGKILL)
+    p.set_dumpable(False)
+    p.set_keepcaps(True)
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    p.set_capabilities(rights, rights, 0)
+
+
+def _mapped_tree(spec: "dict[str, Any]", mapping: int) -> int:
+    options = MountOptions(spec.get("options") or ())
+    if spec["type"] != "overlay":
+        tree = _mapped(spec["source"], mapping)
+        fs.set_attributes(tree, options)
+        return tree
+    places: dict[str, int] = {}  # upper and work directory are to be on one mount
+    options.superblock = [_mapped_option(option, mapping, places) for option in options.superblock]
+    return fs.detached_overlay(options)
+
+
+def _mapped_option(option: str, mapping: int, places: dict[str, int]) -> str:
+    """An overlay's option with its directory on a mapped mount, which is open as long as this process is."""
+    key, _, path = option.partition("=")
+    if key == "lowerdir":
+        return f"lowerdir=/proc/self/fd/{_mapped(path, mapping)}"
+    if key not in ("upperdir", "workdir"):
+        return option
+    parent, _, name = path.rpartition("/")
+    if parent not in places:
+        places[parent] = _mapped(parent, mapping)
+    return f"{key}=/proc/self/fd/{places[parent]}/{name}"
+
+
+def _mapped(path: str, mapping: int) -> int:
+    tree = m.open_tree(m.AT_FDCWD, path, m.OPEN_TREE_CLONE)
+    m.mount_setattr(tree, "", m.AT_EMPTY_PATH, set_attributes=m.MOUNT_ATTR_IDMAP, userns_fd=mapping)
+    return tree

@@ -159,6 +159,7 @@ class Entry:
             self._scheduling.take_affinity(self.process, "final")
 
 
+ROOT = -1  # the rootfs' place among the detached mounts that a parent has made
 SCHEDULING = frozenset(("scheduler", "ioPriority", "execCPUAffinity", "personality", "memoryPolicy"))
 
 
@@ -302,7 +303,8 @@ def _build_rootfs(
 ) -> "tuple[fs.Rootfs, users.Identity]":
     if entry.own_mounts:
         fs.prepare_namespace(linux.get("rootfsPropagation") or "", path)
-        rootfs = fs.Rootfs(fs.mount_root(path, mounts))
+        tree = entry.trees.get(ROOT)
+        rootfs = fs.Rootfs(fs.mount_root(path, mounts) if tree is None else fs.attach_anywhere(tree))
     else:
         rootfs = fs.Rootfs(fs.open_root(path))
     rootfs.cgroup_directories = entry.cgroup_directories

@@ -699,6 +699,20 @@ def mount_root(path: str, mounts: "list[dict[str, Any]]") -> int:
         raise failed("mount the rootfs", error) from None
 
 
+def attach_anywhere(tree: int) -> int:
+    """
+    Attach a rootfs that is a detached mount already, where a user namespace reaches; *tree* itself. Raises
+    RuntimeFailure.
+
+    What it covers there goes with the host's tree.
+    """
+    try:
+        _attach_root(tree, "/sys")
+    except OSError as error:
+        raise failed("mount the rootfs", error) from None
+    return tree
+
+
 def _attach_root(tree: int, path: str) -> None:
     target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -95,6 +95,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             _many("--tmpfs", metavar="PATH[:OPTIONS]", help="A tmpfs"),
             click.option("-t", "--tty", is_flag=True, help="Give it a terminal"),
             _many("--ulimit", metavar="NAME=SOFT[:HARD]", help="A resource limit"),
+            click.option("--userns", "userns_mode", metavar="MODE", help="host, auto or auto:size=N: a user namespace"),
             click.option("-u", "--user", help="user[:group], by name or number"),
             _many("-v", "--volume", metavar="[SOURCE:]CONTAINER[:OPTIONS]", help="A volume, or a path of the host"),
             click.option("--volume-driver", help="Only local is known"),

@@ -16,6 +16,7 @@ _RAW = ("volumes", "mounts", "volume_driver", "security_opt", "log_config", *iso
 _ISOLATION = {
     "ipc_mode": "IpcMode",
     "pid_mode": "PidMode",
+    "userns_mode": "UsernsMode",
     "uts_mode": "UTSMode",
     "cgroupns": "CgroupnsMode",
     "device_read_bps": "BlkioDeviceReadBps",

@@ -183,6 +183,7 @@ class RootlessEngine(LocalEngine):
 
     def create(self, image: str, options: Options) -> Record:
         self.open()
+        _check_ids(options)
         adaptation.warn_of_limits(options, _STACK)
         made: Record = self.do(LocalEngine.create, image, _plain(options))
         return made
@@ -198,6 +199,7 @@ class RootlessEngine(LocalEngine):
         if place is not None:
             place.give_up()
         self.open()
+        _check_ids(options)
         adaptation.warn_of_limits(options, _STACK)
         with _holder_told():
             made: Record = self.do(_run, image, _plain(options), before_start)
@@ -251,6 +253,11 @@ class RootlessEngine(LocalEngine):
     @contextmanager
     def rootfs(self, name: str) -> "Iterator[RootfsView]":
         yield _View(self, self.record(name).id)  # type: ignore[misc] # what a view can, each call by itself
+
+
+def _check_ids(options: Options) -> None:
+    if options.user_ids:
+        raise Unsupported("userns_mode: an ordinary user's containers are in a user namespace already: leave it away")
 
 
 @contextmanager
