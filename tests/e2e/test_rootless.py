@@ -232,10 +232,7 @@ with Client() as client:
     finally:
         with users.as_root():
             user.set_mapped(True)
-    record = records.read(str(holder / "wherry"), "holder")
-    assert record is not None
-    os.kill(record["pid"], SIGKILL)
-    leftovers.settled(lambda: ["it"] if records.start_time(record["pid"]) == record["start"] else [])
+            users.end_holder(holder / "wherry")
     lines = done.stdout.split("\n")
     assert lines[:2] == ["0", "0"]
     assert lines[2].split() == ["0", str(user.uid), "1"]

@@ -198,7 +198,14 @@ def end() -> None:
     while _shown:
         hosts.uncover(_shown.pop())
     for user in _made:
-        holder = records.read(str(user.holder), "holder")
-        if holder is not None and records.start_time(holder["pid"]) == holder["start"]:
-            os.kill(holder["pid"], signal.SIGKILL)
+        end_holder(user.holder)
         subprocess.run(["rm", "-rf", user.home], check=False)
+
+
+def end_holder(directory: Path) -> None:
+    """Kill the holder that is recorded in *directory*, and see it gone."""
+    record = records.read(str(directory), "holder")
+    if record is None or records.start_time(record["pid"]) != record["start"]:
+        return
+    os.kill(record["pid"], signal.SIGKILL)
+    leftovers.settled(lambda: ["it"] if records.start_time(record["pid"]) == record["start"] else [])

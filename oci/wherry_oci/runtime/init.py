@@ -537,8 +537,11 @@ def _enter_working_directory(cwd: str, *, before: bool) -> None:
 
 def _take_identity(identity: users.Identity, entry: Entry) -> None:
     try:
-        if identity.groups or not entry.setgroups_denied:
-            os.setgroups(identity.groups)  # always: what is not set is inherited (CVE-2023-25173)
+        # Always: what is not set is inherited (CVE-2023-25173). Where nobody may, the image's own groups are not there
+        # anyway; but those that are asked for are missed.
+        asked = entry.added_groups if entry.user is not None else identity.groups
+        if asked or not entry.setgroups_denied:
+            os.setgroups(identity.groups)
         os.setresgid(identity.gid, identity.gid, identity.gid)
         os.setresuid(identity.uid, identity.uid, identity.uid)
     except OSError as error:
