@@ -271,7 +271,7 @@ def _root(root: str) -> Iterator[Check]:
 
 
 def _filesystem(path: str) -> str:
-    from wherry_oci.runtime.rootfs import mount_points
+    from wherry_oci.runtime.remount import mount_points
 
     real = os.path.realpath(path)
     holding = [(point, kind) for point, kind in mount_points() if f"{real}/".startswith(f"{point.rstrip('/')}/")]

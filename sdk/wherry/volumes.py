@@ -398,7 +398,7 @@ class VolumeStore:
                 ) from error
 
     def _is_mounted(self, name: str) -> bool:
-        from wherry_oci.runtime.rootfs import mount_points
+        from wherry_oci.runtime.remount import mount_points
 
         wanted = os.path.realpath(self.directory / name) + f"/{DATA}"
         return any(point == wanted for point, _ in mount_points())

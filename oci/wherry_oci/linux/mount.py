@@ -1,6 +1,7 @@
 """Mounts: mount(2) and its kin, and the descriptor-based calls that replace it (Linux 5.2 and up)."""
 
 import os
+from errno import ENOSYS
 
 from wherry_oci.linux._libc import address, path_bytes, syscall
 from wherry_oci.linux.numbers import NUMBERS
@@ -155,6 +156,19 @@ def move_mount(mount_fd: int, target_fd: int) -> None:
     """move_mount(2): attach a detached mount on the very file or directory that *target_fd* is. Raises OSError."""
     flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
     syscall(NUMBERS["move_mount"], mount_fd, b"", target_fd, b"", flags)
+
+
+_known: list[bool] = []
+
+
+def has_mount_setattr() -> bool:
+    """Whether the kernel has mount_setattr(2), which came with 5.12."""
+    if not _known:
+        try:
+            mount_setattr(-1, "", 0)
+        except OSError as error:
+            _known.append(error.errno != ENOSYS)
+    return _known[0]
 
 
 def mount_setattr(

@@ -27,6 +27,7 @@ SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 32
 _CLOSE_RANGE_CLOEXEC = 4
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _LAST_DESCRIPTOR = 0xFFFFFFFF
+_USUAL_DESCRIPTORS = 1 << 16
 
 # capabilities(7), in the order of their numbers
 CAPABILITIES = (
@@ -149,13 +150,12 @@ def close_on_exec_from(first: int) -> None:
     """Mark every descriptor from *first* up close-on-exec. Raises OSError."""
     try:
         syscall(NUMBERS["close_range"], first, _LAST_DESCRIPTOR, _CLOSE_RANGE_CLOEXEC)
-    except OSError:  # Kernel < 5.11 lacks the call or the flag: one by one.
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) >= first:
-                try:
-                    os.set_inheritable(int(name), False)
-                except OSError:  # the directory's own descriptor, closed by now
-                    continue
+    except OSError:  # Kernel < 5.11 lacks the call or the flag: one by one, by no list that others could have made.
+        for fd in range(first, _USUAL_DESCRIPTORS):
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:  # not open
+                continue
 
 
 def join_session_keyring(name: str) -> None:

@@ -39,7 +39,7 @@ def open_source(spec: "dict[str, Any]", uids: "list[dict[str, Any]]", gids: "lis
         raise fs.failed(step, error) from None
     try:
         fs.set_attributes(tree, options)
-        if not any(flag & m.MS_SHARED for flag in options.propagation):
+        if not any(flag & m.MS_SHARED for flag in options.propagation) and m.has_mount_setattr():
             # Made in the host's namespace it is a peer of its source: the container's mounts below would show there.
             m.mount_setattr(tree, "", m.AT_EMPTY_PATH | m.AT_RECURSIVE, propagation=m.MS_SLAVE)
         if options.id_mapped or spec.get("uidMappings"):

@@ -621,7 +621,7 @@ def take_down(directory: ContainerDirectory, record: "dict[str, Any]", warn: "Ca
 def _unmount_below(rootfs: str) -> None:
     """A container without a mount namespace leaves its mounts to the host."""
     from wherry_oci.linux.mount import MNT_DETACH, UMOUNT_NOFOLLOW, umount2
-    from wherry_oci.runtime.rootfs import mount_points
+    from wherry_oci.runtime.remount import mount_points
 
     for point, _ in reversed(mount_points()):
         if point.startswith(rootfs.rstrip("/") + "/"):

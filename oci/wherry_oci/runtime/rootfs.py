@@ -18,8 +18,10 @@ from wherry_oci.linux.openat2 import (
     RESOLVE_NO_XDEV,
     openat2,
 )
+from wherry_oci.runtime import remount
 from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
 from wherry_oci.runtime.mountoptions import MountOptions, propagation_flag
+from wherry_oci.runtime.remount import mount_points
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,6 +164,8 @@ class Rootfs:
         options = MountOptions(spec.get("options") or ())
         try:
             if tree is not None:
+                if not m.has_mount_setattr() and not any(flag & m.MS_SHARED for flag in options.propagation):
+                    options.propagation.insert(0, m.MS_SLAVE | m.MS_REC)  # as idmap.open_source does with it
                 self._attach_bind(tree, destination, options)
             elif is_bind(spec):
                 self._bind(
@@ -196,6 +200,7 @@ class Rootfs:
             target = (make_directory_inside if is_directory else make_file_inside)(self.root, destination)
             self._refuse_in_proc(tree, target)
             self._attach(tree, target, options)
+            remount.catch_up(tree, options)
         finally:
             os.close(tree)
 
@@ -285,7 +290,7 @@ class Rootfs:
             self._mount_filesystem("cgroup", "cgroup", f"{destination}/{name}", each)
         if options.set & m.MOUNT_ATTR_RDONLY:
             directory = open_inside(self.root, destination)
-            m.mount_setattr(directory, "", m.AT_EMPTY_PATH, set_attributes=m.MOUNT_ATTR_RDONLY)
+            remount.make_read_only(directory)
             os.close(directory)
 
     def _bind_cgroups(self, destination: str, options: MountOptions) -> None:
@@ -300,7 +305,7 @@ class Rootfs:
             self._bind(directory, f"{destination}/{hierarchy.rpartition('/')[2]}", options, recursive=True)
         if options.set & m.MOUNT_ATTR_RDONLY:
             top_directory = open_inside(self.root, destination)
-            m.mount_setattr(top_directory, "", m.AT_EMPTY_PATH, set_attributes=m.MOUNT_ATTR_RDONLY)
+            remount.make_read_only(top_directory)
             os.close(top_directory)
 
     # devices
@@ -415,8 +420,10 @@ class Rootfs:
             raise failed("make path read-only", error, path) from None
         try:
             tree = m.open_tree(target, "", m.OPEN_TREE_CLONE | m.AT_EMPTY_PATH | m.AT_RECURSIVE)
-            m.mount_setattr(tree, "", m.AT_EMPTY_PATH | m.AT_RECURSIVE, set_attributes=m.MOUNT_ATTR_RDONLY)
+            read_only = MountOptions(("rro",))
+            set_attributes(tree, read_only)
             self._attach(tree, target, MountOptions(()))
+            remount.catch_up(tree, read_only)
             os.close(tree)
         except OSError as error:
             raise failed("make path read-only", error, path) from None
@@ -460,7 +467,7 @@ class Rootfs:
     def make_root_read_only(self) -> None:
         """Make the rootfs itself, not what is mounted in it, read-only. Raises RuntimeFailure."""
         try:
-            m.mount_setattr(self.root, "", m.AT_EMPTY_PATH, set_attributes=m.MOUNT_ATTR_RDONLY)
+            remount.make_read_only(self.root)
         except OSError as error:
             hint = ": without a mount namespace it is no mount of its own" if error.errno == EINVAL else ""
             raise RuntimeFailure(
@@ -534,7 +541,9 @@ def _attribute_options(options: MountOptions) -> list[str]:
 
 
 def set_attributes(tree: int, options: MountOptions) -> None:
-    """Give a detached mount its flags. Raises OSError."""
+    """Give a detached mount its flags; kernels before 5.12 take them only when it is attached. Raises OSError."""
+    if not m.has_mount_setattr():
+        return
     if options.set or options.clear:
         m.mount_setattr(
             tree, "", m.AT_EMPTY_PATH, set_attributes=options.set, clear_attributes=options.clear | _atime(options)
@@ -581,17 +590,6 @@ def is_bind(spec: "dict[str, Any]") -> bool:
 def is_bound(mounts: "list[dict[str, Any]] | tuple[()]", destination: str) -> bool:
     """Whether one of *mounts* binds something to *destination*."""
     return any(is_bind(each) and each["destination"].rstrip("/") == destination for each in mounts)
-
-
-def mount_points(mountinfo: str = "/proc/self/mountinfo") -> list[tuple[str, str]]:
-    """Mount point and file system of each mount of this namespace, in the kernel's order. Raises OSError."""
-    found = []
-    with open(mountinfo, "rb") as lines:
-        for line in lines:
-            before, _, after = line.partition(b" - ")
-            point = before.split(b" ")[4].decode("unicode_escape").encode("latin-1")  # \\040 is a space
-            found.append((os.fsdecode(point), os.fsdecode(after.split(b" ")[0])))
-    return found
 
 
 def _holds(root: int, point: str) -> bool:
@@ -691,6 +689,7 @@ def mount_root(path: str, mounts: "list[dict[str, Any]]") -> int:
                 tree = m.open_tree(m.AT_FDCWD, spec["source"], m.OPEN_TREE_CLONE | m.AT_RECURSIVE)
                 set_attributes(tree, options)
                 _attach_root(tree, path)
+                remount.catch_up(tree, options)
             else:
                 tree = new_filesystem(spec["type"], spec["source"], options)
                 _attach_root(tree, path)
