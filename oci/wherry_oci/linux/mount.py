@@ -165,7 +165,8 @@ def has_mount_setattr() -> bool:
     """Whether the kernel has mount_setattr(2), which came with 5.12."""
     if not _known:
         try:
-            mount_setattr(-1, "", 0)
+            mount_setattr(-1, "", 0)  # which changes nothing
+            _known.append(True)
         except OSError as error:
             _known.append(error.errno != ENOSYS)
     return _known[0]
