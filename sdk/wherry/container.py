@@ -10,7 +10,7 @@ import attrs
 from wherry import logreader
 from wherry.errors import CommandFailed, ContainerNotFound
 from wherry.execution import ExecResult, Process, process_document
-from wherry.portbinding import container_ports, port_map
+from wherry.portbinding import container_ports, port_map, published_url
 from wherry.state import ExitRecord
 from wherry_oci.errors import InvalidArgument, NotFound
 
@@ -135,6 +135,25 @@ class Container:
         raise NotFound(
             f"container {record.name} publishes no port {number}/{protocol}: give it in ports=, and start it"
         )
+
+    def url(self, container_port: int | str, scheme: str = "http") -> str:
+        """
+        Where this host finds a port: as it is published, else in its own network, where the host reaches that.
+
+        Raises NotFound when there is no way to it.
+        """
+        record = self._record
+        [(number, protocol)] = container_ports(container_port)
+        for bound in self._engine.state(record).ports:
+            if bound["container_port"] == number and bound["protocol"] == protocol:
+                return published_url(scheme, bound["host_ip"], bound["host_port"])
+        address = self.ip if self._engine.reaches_bridges else ""
+        if not address:
+            raise NotFound(
+                f"container {record.name} has no port {number}/{protocol} that this host reaches: give it in ports=, "
+                "or use connect()"
+            )
+        return published_url(scheme, address, number)
 
     @property
     def attrs(self) -> dict[str, Any]:

@@ -201,6 +201,7 @@ _LET_THROUGH = (
 
 def _firewall() -> Iterator[Check]:
     """Whose chain drops by its policy what is forwarded: what one table accepts another may still drop."""
+    from wherry import nettable
     from wherry_oci.linux import nftables
 
     with nftables.NftSocket() as netfilter:
@@ -208,9 +209,7 @@ def _firewall() -> Iterator[Check]:
             chains = [chain for family in (nftables.IPV4, nftables.INET) for chain in netfilter.chains(family)]
         except OSError:  # not root
             return
-    for chain in chains:
-        if chain.hook != nftables.FORWARD or not chain.drops or chain.table.startswith("wherry-"):
-            continue
+    for chain in nettable.dropping():
         family = "inet" if chain.family == nftables.INET else "ip"
         target = "DOCKER-USER" if any(one.name == "DOCKER-USER" for one in chains) else chain.name
         yield Check(

@@ -86,6 +86,8 @@ class LocalEngine:
         self.volumes = volumes.VolumeStore(self.database, root)
         self.events = EventLog(str(root / EVENTS))
 
+    reaches_bridges = True  # whether this host's network has the bridges
+
     # reaching it
 
     def open(self) -> None:

@@ -55,6 +55,17 @@ def available() -> bool:
     return True
 
 
+def dropping() -> list[nftables.Chain]:
+    """Others' chains that drop by their policy what is forwarded: what one table accepts another may still drop."""
+    with nftables.NftSocket() as netfilter:
+        try:
+            chains = [chain for family in (nftables.IPV4, nftables.INET) for chain in netfilter.chains(family)]
+        except OSError:  # not root
+            return []
+    ours = "wherry-"
+    return [one for one in chains if one.hook == nftables.FORWARD and one.drops and not one.table.startswith(ours)]
+
+
 def is_there(netfilter: nftables.NftSocket, network: "Network") -> bool:
     """Whether the network is in its tables: others may empty the whole rule set ("systemctl restart nftables")."""
     device = nftables.device(network.bridge)

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import sqlite3
+import warnings
 import zlib
 from _socket import AF_INET, AF_INET6
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -82,6 +83,11 @@ MIGRATIONS = (
     CREATE UNIQUE INDEX endpoints_ipv6 ON endpoints(network, ipv6) WHERE ipv6 != '';
     """,
 )
+
+
+class NetworkWarning(UserWarning):
+    """A network does less on this host than it should."""
+
 
 DEFAULT = "bridge"  # the name of the network of containers that name none
 
@@ -478,26 +484,44 @@ def ensure_bridge(network: Network, run: str | os.PathLike[str]) -> None:
     Conflict if the device's name is another's.
 
     A host whose own firewall drops what it forwards (policy drop) must let the bridge through; one table cannot allow
-    what another forbids.
+    what another forbids. That, and a kernel that translates nothing, are warned of when the bridge is made.
     """
     with _route_socket() as route:
         if _is_up(route, network):
             return
-        with _lock(run):
-            if _is_up(route, network):
-                return
-            # The device comes up last: that it is up says that the rest was done.
-            translated = nettable.available()
-            if translated:
-                nettable.make(network)
-            device = _find_device(route, network) or _make_device(route, network.bridge, network.mac)
-            _add_gateway(route, device, network)
-            if translated:
-                _write_sysctl("net.ipv4.ip_forward", "1")
-            _write_path(f"/proc/sys/net/ipv4/conf/{network.bridge}/route_localnet", "1")
-            if network.subnet6 and translated:
-                _forward_ipv6()
-            route.execute([set_link(device.index, up=True, mtu=network.mtu)])
+        _make_bridge(route, network, run)
+    for text in _warnings():
+        warnings.warn(f"network {network.name!r}: {text}", NetworkWarning, stacklevel=2)
+
+
+def _make_bridge(route: RouteSocket, network: Network, run: str | os.PathLike[str]) -> None:
+    with _lock(run):
+        if _is_up(route, network):
+            return
+        # The device comes up last: that it is up says that the rest was done.
+        translated = nettable.available()
+        if translated:
+            nettable.make(network)
+        device = _find_device(route, network) or _make_device(route, network.bridge, network.mac)
+        _add_gateway(route, device, network)
+        if translated:
+            _write_sysctl("net.ipv4.ip_forward", "1")
+        _write_path(f"/proc/sys/net/ipv4/conf/{network.bridge}/route_localnet", "1")
+        if network.subnet6 and translated:
+            _forward_ipv6()
+        route.execute([set_link(device.index, up=True, mtu=network.mtu)])
+
+
+def _warnings() -> Iterator[str]:
+    """What keeps containers from the world here."""
+    if not nettable.available():
+        yield "this kernel has no nf_tables: containers do not reach the world, and shims hand on what is published"
+        return
+    for chain in nettable.dropping():
+        yield (
+            f"the host's chain {chain.table} {chain.name} drops what is forwarded, and may drop what containers send: "
+            "wherry doctor tells which rules let it through"
+        )
 
 
 def remove_bridge(connection: sqlite3.Connection, network: Network) -> None:

@@ -201,3 +201,9 @@ def _distinct(bindings: list[PortBinding]) -> list[PortBinding]:
             )
         seen.add(place)
     return bindings
+
+
+def published_url(scheme: str, address: str, port: int, everywhere: str = "127.0.0.1") -> str:
+    """The URL of a port on *address*, for which *everywhere* stands when it is every address of the host."""
+    host = {"0.0.0.0": everywhere, "": everywhere, "::": "::1"}.get(address, address)
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from support import leftovers
 from support.leftovers import settled
+from support.namespace import output
 from support.world import World
 from wherry import Client, nettable
 from wherry.container import Container
@@ -24,6 +26,7 @@ from wherry.errors import (
     NotRunning,
     StartFailed,
 )
+from wherry.network import NetworkWarning
 
 pytestmark = pytest.mark.e2e
 
@@ -229,6 +232,32 @@ def test_a_container_shares_anothers_network(client: Client) -> None:
     assert late.wait().exit_code == 0
 
 
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft(8), of Debian's package nftables")
+def test_a_firewall_that_drops_what_is_forwarded_is_warned_of(client: Client) -> None:
+    """When a network comes up, once; its chains are left as they are."""
+    client.networks.create("front")
+    output("nft", "add table ip filter")
+    try:
+        output("nft", "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+        before = output("nft", "list table ip filter")
+        with pytest.warns(NetworkWarning, match="filter FORWARD drops"):
+            client.run("busybox", ["sleep", "60"], network="front")
+        client.run("busybox", ["sleep", "60"], network="front")  # another one is no news: warnings are errors here
+        assert output("nft", "list table ip filter") == before
+    finally:
+        output("nft", "delete table ip filter")
+
+
+def test_a_port_has_a_url(client: Client) -> None:
+    """As it is published on this host; without that in the container's network."""
+    web = client.run("busybox", _SERVE, ports={80: 8080, 81: ("127.0.0.1", 8081)})
+    assert (web.url(80), web.url(81, "https")) == ("http://127.0.0.1:8080", "https://127.0.0.1:8081")
+    assert web.url(82) == f"http://{web.ip}:82"
+    with pytest.raises(NotFound, match="connect"):
+        client.run("busybox", ["sleep", "60"], network="none").url(80)
+
+
+@pytest.mark.filterwarnings("ignore::wherry.network.NetworkWarning")  # again and again: this kernel has them after all
 def test_without_nf_tables_the_shim_hands_published_ports_on(
     client: Client, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +265,8 @@ def test_without_nf_tables_the_shim_hands_published_ports_on(
     monkeypatch.setattr(nettable, "available", lambda: False)
     client.networks.create("front")
     client.networks.create("back")
-    web = _serve(client, "web", network="front", ports={80: 8080, "81/udp": None})
+    with pytest.warns(NetworkWarning, match="no nf_tables"):
+        web = _serve(client, "web", network="front", ports={80: 8080, "81/udp": None})
     peer, other = (client.run("busybox", ["sleep", "60"], network=name) for name in ("front", "back"))
     assert world.host.get("http://127.0.0.1:8080/") == b"web\n"
     assert world.host.neighbour.get(f"http://{world.host.address}:8080/") == b"web\n"

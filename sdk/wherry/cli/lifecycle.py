@@ -4,24 +4,15 @@ from collections.abc import Callable
 
 import click
 
+from wherry.cli.each import each
 from wherry.cli.parameters import detach_keys_option
 from wherry.client import Client
 from wherry.container import Container
-from wherry.errors import WherryError
 
 
 def for_each(client: Client, names: tuple[str, ...], action: Callable[[Container], str | None]) -> int:
     """Do *action* to every container; print its name, or what *action* returns. The exit code."""
-    failed = 0
-    for name in names:
-        try:
-            said = action(client.containers.get(name))
-        except WherryError as error:
-            click.echo(f"wherry: {error}", err=True)
-            failed = 1
-        else:
-            click.echo(name if said is None else said)
-    return failed
+    return each(names, lambda name: action(client.containers.get(name)))
 
 
 all_containers = click.argument("containers", nargs=-1, required=True)

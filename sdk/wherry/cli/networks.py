@@ -3,9 +3,9 @@
 import click
 
 from wherry.cli import documents, table
+from wherry.cli.each import each
 from wherry.cli.parameters import filters_of, pairs
 from wherry.client import Client
-from wherry.errors import WherryError
 
 _SHORT = 12
 
@@ -116,16 +116,7 @@ def network_inspect_command(client: Client, names: tuple[str, ...], form: str | 
 @click.pass_obj
 def network_rm_command(client: Client, names: tuple[str, ...]) -> int:
     """Remove networks in which no container has a place."""
-    failed = 0
-    for name in names:
-        try:
-            client.networks.get(name).remove()
-        except WherryError as error:
-            click.echo(f"wherry: {error}", err=True)
-            failed = 1
-        else:
-            click.echo(name)
-    return failed
+    return each(names, lambda name: client.networks.get(name).remove())
 
 
 @click.command("prune")

@@ -3,9 +3,9 @@
 import click
 
 from wherry.cli import documents, table
+from wherry.cli.each import each
 from wherry.cli.parameters import filters_of, pairs
 from wherry.client import Client
-from wherry.errors import WherryError
 
 
 @click.command("create")
@@ -55,16 +55,7 @@ def volume_inspect_command(client: Client, names: tuple[str, ...], form: str | N
 @click.pass_obj
 def volume_rm_command(client: Client, names: tuple[str, ...], force: bool) -> int:
     """Remove volumes with all that is in them."""
-    failed = 0
-    for name in names:
-        try:
-            client.volumes.remove(name, force=force)
-        except WherryError as error:
-            click.echo(f"wherry: {error}", err=True)
-            failed = 1
-        else:
-            click.echo(name)
-    return failed
+    return each(names, lambda name: client.volumes.remove(name, force=force))
 
 
 @click.command("prune")

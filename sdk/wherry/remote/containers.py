@@ -10,7 +10,7 @@ from wherry.errors import CommandFailed, ContainerNotFound, NotHealthy, NotReady
 from wherry.execution import ExecResult
 from wherry.logreader import Line
 from wherry.options import Options, size_in_bytes, words
-from wherry.portbinding import container_ports
+from wherry.portbinding import container_ports, published_url
 from wherry.remote import creation
 from wherry.remote.api import Api, filters
 from wherry.remote.process import Frames, RemoteProcess, is_raw
@@ -109,6 +109,15 @@ class RemoteContainer(Container):
         [(number, protocol)] = container_ports(container_port)
         if bindings := self.ports.get(f"{number}/{protocol}"):
             return int(bindings[0]["HostPort"])
+        raise NotFound(f"container {self.name} publishes no port {number}/{protocol}: give it in ports=, and start it")
+
+    def url(self, container_port: int | str, scheme: str = "http") -> str:
+        """As `Container.url`, on the engine's host; what is not published is not found."""
+        [(number, protocol)] = container_ports(container_port)
+        for bound in self.ports.get(f"{number}/{protocol}") or ():
+            address = self._api.address
+            host = address.host or address.destination.rpartition("@")[2] or "127.0.0.1"
+            return published_url(scheme, bound["HostIp"], int(bound["HostPort"]), host)
         raise NotFound(f"container {self.name} publishes no port {number}/{protocol}: give it in ports=, and start it")
 
     @property

@@ -40,6 +40,8 @@ class RootlessEngine(LocalEngine):
     It keeps the lines to a few workers between calls, until `close`; a child by fork makes its own.
     """
 
+    reaches_bridges = False
+
     def __init__(
         self, root: Path, run: Path, mirrors: Mapping[str, Sequence[str]] | None = None, *, holder: str
     ) -> None:
