@@ -217,7 +217,7 @@ _OBJECTS = frozenset(
     "Tmpfs".split()
 )
 _OBJECTS_OF_TEXTS = frozenset("Labels Annotations StorageOpt Sysctls Tmpfs".split())
-LOG_DRIVERS = ("json-file", "local", "none")
+LOG_DRIVERS = ("journald", "json-file", "local", "none", "syslog")
 _SUMMED = ("volumes",)  # options that two fields speak of
 
 

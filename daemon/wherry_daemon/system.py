@@ -76,7 +76,7 @@ def info(context: Context, request: Request) -> Answer:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": ["json-file", "local", "none"],
+                "Log": ["journald", "json-file", "local", "none", "syslog"],
             },
             "MemoryLimit": True,
             "SwapLimit": True,

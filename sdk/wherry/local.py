@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from wherry import membership, mountplan, namefiles, network, recovery, specification, volumes
+from wherry import logdrivers, membership, mountplan, namefiles, network, recovery, specification, volumes
 from wherry import state as states
 from wherry.containerstore import COMPONENT, MIGRATIONS, ContainerStore, Record
 from wherry.errors import (
@@ -404,7 +404,7 @@ class LocalEngine:
             "network": self._first_plan(record, places),
             "cgroup": f"{options.cgroup_parent}/{record.id}",
             "seccomp": self._seccomp(options),
-            "log": {"driver": options.log.driver, "limits": options.log.limits},
+            "log": logdrivers.order(options.log, record),
             "remove": options.auto_remove,
             "restart": {"name": options.restart.name, "maximum": options.restart.maximum},
             "health": health_check(options, image.config.healthcheck),

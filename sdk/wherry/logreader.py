@@ -55,6 +55,8 @@ def open_log(directory: Path, record: "Record") -> Reader:
     driver = record.settings["log"]["driver"]
     if driver == "none":
         raise Unsupported(f"container {record.name} keeps no log (log driver none): attach to it instead")
+    if driver in ("syslog", "journald"):
+        raise Unsupported(f"configured logging driver does not support reading: {record.name}'s log went to {driver}")
     if driver == "json-file":
         from wherry.jsonfilereader import JsonFileReader
 

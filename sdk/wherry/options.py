@@ -8,7 +8,7 @@ from typing import Any, TypedDict, cast
 
 import attrs
 
-from wherry import isolation, networkoptions, userids
+from wherry import isolation, logdrivers, networkoptions, userids
 from wherry.isolation import Isolation, parse_isolation
 from wherry.mounts import MountRequest, parse_mount, parse_volumes
 from wherry.network import EndpointRequest
@@ -161,10 +161,15 @@ class Restart:
 
 @attrs.frozen(kw_only=True)
 class Log:
-    """Where output goes: the `driver` local, json-file or none, and its `options` as they were given."""
+    """Where output goes: the `driver` (logdrivers.DRIVERS), and its `options` as they were given."""
 
     driver: str = "local"
     options: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it can be read back."""
+        return self.driver in logdrivers.KEPT_HERE
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -359,7 +364,6 @@ def _wait_for(value: Any) -> dict[str, Any]:
     return {"wait_for": tuple(strategies(value))}
 
 
-_LOG_DRIVERS = ("local", "json-file", "none")
 _DECIMAL_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.IGNORECASE)
 
 
@@ -376,19 +380,14 @@ def _log(value: Mapping[str, Any]) -> dict[str, Any]:
     given = {str(key).lower(): item for key, item in value.items()}
     driver = str(given.get("type") or "local")
     options = {str(key): str(item) for key, item in (given.get("config") or {}).items()}
-    if driver not in _LOG_DRIVERS:
-        raise Unsupported(f"log_config: the driver {driver!r} is not supported: {', '.join(_LOG_DRIVERS)} are")
+    logdrivers.check(driver, options)
     for name, text in options.items():
-        if name not in ("max-size", "max-file", "compress", "mode") or driver == "none":
-            raise Unsupported(f"log_config: the option {name!r} of {driver} is not supported")
         if name == "max-file" and (not text.isdigit() or int(text) < 1):
             raise InvalidArgument(f"log_config: max-file={text!r} is no number of files: at least 1")
         if name == "compress" and text not in ("true", "false"):
             raise InvalidArgument(f"log_config: compress={text!r} is neither true nor false")
         if (name, text) == ("compress", "true") and driver == "json-file":
             raise Unsupported("log_config: json-file is not compressed here: the driver local is")
-        if name == "mode" and text != "blocking":
-            raise Unsupported(f"log_config: mode={text!r} is not supported: blocking is")
     log = Log(driver=driver, options=options)
     _ = log.limits  # raises
     return {"log": log}

@@ -8,11 +8,12 @@ only the last one ends with the newline. `ID-json.log` grows; `.1` is the one be
 import os
 from time import gmtime, strftime
 
+from wherry_shim.outputlines import LineSplitter
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LONGEST = 16384  # bytes of one object's text, as Docker's copier has them
 _REPLAY_LIMIT = 1 << 20
 _NANO = 1_000_000_000
 _NAMES = {1: "stdout", 2: "stderr"}
@@ -47,7 +48,7 @@ class JsonFileWriter:
         self._path, self._max_size, self._max_files = path, max_size, max_files
         self.lost = 0  # bytes that the disk did not take
         self._open()
-        self._pending: dict[int, tuple[int, bytearray]] = {}
+        self._splitter = LineSplitter()
         self._written: list[tuple[int, int, bytes]] = []  # of this run, the last MiB
         self._kept = 0
 
@@ -59,15 +60,8 @@ class JsonFileWriter:
         """Write the lines that *piece* completes; when the disk is full it is counted in `lost`."""
         self._keep(time_ns, stream, piece)
         objects = bytearray()
-        for part in _lines(piece):
-            time, line = self._pending.setdefault(stream, (time_ns, bytearray()))
-            line += part
-            while len(line) > _LONGEST:
-                objects += object_line(stream, bytes(line[:_LONGEST]), time)
-                del line[:_LONGEST]
-            if line.endswith(b"\n"):
-                objects += object_line(stream, bytes(line), time)
-                del self._pending[stream]
+        for line in self._splitter.feed(stream, piece, time_ns):
+            objects += object_line(line.stream, line.text, line.time_ns)
         self._write(objects, len(piece))
 
     def _keep(self, time_ns: int, stream: int, piece: bytes) -> None:
@@ -111,9 +105,8 @@ class JsonFileWriter:
 
     def _flush(self) -> None:
         """What ended without a newline."""
-        for stream, (time, line) in sorted(self._pending.items()):
-            self._write(object_line(stream, bytes(line), time), len(line))
-        self._pending.clear()
+        for line in self._splitter.rest():
+            self._write(object_line(line.stream, line.text, line.time_ns), len(line.text))
 
     def replay(self) -> "Iterator[tuple[int, int, bytes]]":
         """The pieces (time, stream, content) of this run; of more than a MiB, the last ones."""
@@ -122,9 +115,3 @@ class JsonFileWriter:
     def close(self) -> None:
         self._flush()
         os.close(self._file)
-
-
-def _lines(content: bytes) -> list[bytes]:
-    """Split after newlines alone: a carriage return is part of a line."""
-    *lines, rest = content.split(b"\n")
-    return [*(line + b"\n" for line in lines), *([rest] if rest else [])]

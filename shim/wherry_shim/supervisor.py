@@ -168,6 +168,8 @@ class Supervisor:
         driver, limits = config["driver"], config["limits"]
         if driver == "none":
             return NoLog()
+        if driver in ("syslog", "journald"):
+            return _forwarder(config)
         if driver == "json-file":
             from wherry_shim.jsonfile import JsonFileWriter
 
@@ -751,6 +753,22 @@ class Supervisor:
             "table": self._attachment.table if self._attachment is not None else "",
         }
         records.write(self._run, records.STATE, self._state)
+
+
+def _forwarder(config: "dict[str, Any]") -> NoLog:
+    """Raises RuntimeFailure when nobody is there to take the log."""
+    from wherry_shim import forwarding
+
+    address = config.get("address") or forwarding.JOURNAL
+    if config["driver"] == "journald":
+        message = forwarding.journal_message(config["fields"])
+    else:
+        message = forwarding.syslog_message(config["facility"], config["form"], config["tag"])
+    try:
+        return forwarding.Forwarder(address, message)
+    except OSError as error:
+        said = f"the log driver {config['driver']} finds nobody at {address}: {os_error_text(error)}"
+        raise RuntimeFailure("system", "open the log", said, errno=error.errno or 0) from None
 
 
 def enter_cgroup(path: str) -> None:

@@ -1,13 +1,17 @@
 """Log drivers, from the option to what is read."""
 
 import json
+import re
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.host import Host, cover, uncover
 from support.world import World
 from wherry import Client
-from wherry.errors import InvalidArgument, Unsupported
+from wherry.errors import InvalidArgument, StartFailed, Unsupported
 
 pytestmark = pytest.mark.e2e
 
@@ -52,6 +56,82 @@ def test_without_a_log_there_is_still_an_attachment(client: Client, world: World
             container.logs()
     done = world.wherry("run", "--rm", "--network", "none", "--log-driver", "none", "busybox", "echo", "shown")
     assert done.stdout == "shown\n"
+
+
+def test_syslog_gets_the_lines_and_nothing_is_kept_here(client: Client, world: World) -> None:
+    """By its own address, facility and tag; logs says that it cannot, `wherry run` shows the output all the same."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(world.path / "syslog"))
+        syslog.settimeout(30)
+        options = {
+            "syslog-address": f"unixgram://{world.path}/syslog",
+            "syslog-facility": "local3",
+            "tag": "{{.ImageName}}/{{.Name}}",
+        }
+        log = {"Type": "syslog", "Config": options}
+        with client.run("busybox", "echo hello", name="one", network="none", log_config=log) as container:
+            assert re.fullmatch(rb"<158>\w{3} [ \d]\d [\d:]{8} busybox/one\[\d+\]: hello\n", syslog.recv(1000))
+            container.wait(30)
+            assert container.attrs["HostConfig"]["LogConfig"] == log
+            with pytest.raises(Unsupported, match="configured logging driver does not support reading"):
+                container.logs()
+        flags = [word for name, value in options.items() for word in ("--log-opt", f"{name}={value}")]
+        done = world.wherry(
+            *("run", "--rm", "--network", "none", "--log-driver", "syslog", *flags, "busybox", "echo", "shown")
+        )
+        assert done.stdout == "shown\n"
+        assert syslog.recv(1000).endswith(b": shown\n")
+
+
+@pytest.fixture
+def journal(host: Host) -> Iterator[socket.socket]:
+    """A socket of ours where the journal's would be."""
+    cover("/run")
+    try:
+        Path("/run/systemd/journal").mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+            made.bind("/run/systemd/journal/socket")
+            made.settimeout(30)
+            yield made
+    finally:
+        uncover("/run")
+
+
+def test_the_journal_gets_the_lines_with_who_wrote_them(client: Client, journal: socket.socket) -> None:
+    """Docker's fields, which journalctl CONTAINER_NAME=one looks for."""
+    log = {"Type": "journald", "Config": {"tag": "{{.Name}}!"}}
+    with client.run("busybox", ["sh", "-c", "echo bad >&2"], name="one", network="none", log_config=log) as container:
+        fields = dict(line.partition("=")[::2] for line in journal.recv(1 << 16).decode().splitlines())
+        del fields["SYSLOG_TIMESTAMP"]
+        assert fields == {
+            "MESSAGE": "bad",
+            "PRIORITY": "3",
+            "CONTAINER_ID": container.short_id,
+            "CONTAINER_ID_FULL": container.id,
+            "CONTAINER_NAME": "one",
+            "CONTAINER_TAG": "one!",
+            "IMAGE_NAME": "busybox",
+            "SYSLOG_IDENTIFIER": "one!",
+        }
+        container.wait(30)
+
+
+def test_a_log_that_nobody_takes_is_refused(client: Client, world: World) -> None:
+    """When it is started, with the place; and what the drivers do not know, when it is made."""
+    nowhere = {"Type": "syslog", "Config": {"syslog-address": f"unixgram://{world.path}/nobody"}}
+    with pytest.raises(StartFailed, match=r"the log driver syslog finds nobody at unixgram://.*/nobody: no such file"):
+        client.run("busybox", "true", network="none", log_config=nowhere)
+    assert client.containers.list(all=True) == []
+    for options, said in (
+        ({"syslog-address": "tcp+tls://a:1"}, "by tcp.tls is not supported"),
+        ({"syslog-address": "a:1"}, "syslog-address='a:1'"),
+        ({"syslog-facility": "mine"}, "syslog-facility='mine' is none of kern, user"),
+        ({"syslog-format": "mine"}, "syslog-format='mine'"),
+        ({"tag": "{{.Nmae}}"}, "no field 'Nmae'"),
+        ({"max-size": "1k"}, "the option 'max-size' of syslog is not supported"),
+    ):
+        with pytest.raises((InvalidArgument, Unsupported), match=said):
+            client.create("busybox", "true", log_config={"Type": "syslog", "Config": options})
 
 
 def test_all_of_much_output_is_returned(client: Client) -> None:

@@ -57,7 +57,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--health-start-interval", help="Time between two checks at first (5s)"),
             click.option("--health-start-period", help="How long failures at first do not count (0s)"),
             click.option("--health-timeout", help="How long a check may take (30s)"),
-            click.option("--log-driver", help="local, json-file or none"),
+            click.option("--log-driver", help="local, json-file, syslog, journald or none"),
             click.option("--log-opt", "log_opts", multiple=True, metavar="NAME=VALUE", help="max-size, max-file, …"),
             click.option("--no-healthcheck", is_flag=True, help="No check, whatever the image says"),
             click.option("-h", "--hostname", help="Its host name"),
@@ -233,7 +233,7 @@ def _write_id(path: str | None, record: Record) -> None:
 
 def _foreground(client: Client, image: str, options: Options, cidfile: str | None, keys: DetachKeys) -> int:
     engine = client._engine
-    attached = options.tty or options.stdin_open or options.log.driver == "none"
+    attached = options.tty or options.stdin_open or not options.log.is_kept
     with ExitStack() as opened:
         attachments: list[Attachment] = []
         readers: list[Reader] = []
