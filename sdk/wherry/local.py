@@ -546,7 +546,7 @@ class LocalEngine:
         directory, run = self.store.directory(container_id), self.store.run_directory(container_id)
         while True:
             busy = self.store.is_locked(container_id)
-            current = states.read(directory, run, 0)
+            current = states.read(directory, run, None)
             if current.exit is not None and not (gone and busy):
                 return current.exit
             if not busy and current.status == "created":

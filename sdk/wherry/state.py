@@ -60,9 +60,9 @@ class State:
         return self.status in ("running", "paused", "restarting")
 
 
-def read(directory: Path, run_directory: Path, started: int) -> State:
-    """The state of the container whose files these are; *started* is when it was last started, or 0."""
-    if not started and not os.path.exists(run_directory):
+def read(directory: Path, run_directory: Path, started: int | None) -> State:
+    """The state of the container whose files these are; *started* is when it was last started, or 0; None: unknown."""
+    if started == 0 and not os.path.exists(run_directory):
         return State(status="created")
     ended = records.read(str(run_directory), records.EXIT)
     if ended is None:

@@ -97,7 +97,7 @@ def _removed(engine: "LocalEngine", container_id: str, left: Callable[[], float 
             else:
                 last = state.exit or _NEVER_STARTED
         except ContainerNotFound:  # what removed itself is remembered for a while
-            kept = states.read(engine.store.directory(container_id), engine.store.run_directory(container_id), 0)
+            kept = states.read(engine.store.directory(container_id), engine.store.run_directory(container_id), None)
             if kept.exit is None and last is None:
                 raise
             return kept.exit or last
