@@ -394,7 +394,7 @@ def test_a_console_is_the_containers_own_terminal_whatever_links_lie_in_dev(runt
         with end:
             _, descriptors, _, _ = socket.recv_fds(end, 100, 1)
     try:
-        assert os.read(descriptors[0], 5) == b"88\r\n"  # a slave of devpts, not a file of procfs
+        assert os.read(descriptors[0], 4) == b"88\r\n"  # a slave of devpts, not a file of procfs
     finally:
         os.close(descriptors[0])
 
