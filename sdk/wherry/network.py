@@ -92,6 +92,8 @@ class NetworkWarning(UserWarning):
 DEFAULT = "bridge"  # the name of the network of containers that name none
 
 MTU_OPTION = "com.docker.network.driver.mtu"
+PARENT_OPTION = "parent"  # of a macvlan network: the host's device
+BRIDGE, MACVLAN = "bridge", "macvlan"
 BRIDGE_OPTION = "com.docker.network.bridge.name"
 _OPTIONS = (MTU_OPTION, BRIDGE_OPTION)
 PREDEFINED = ("host", "none")  # names that are no bridge's
@@ -115,7 +117,7 @@ class Network:
     driver: str
     subnet: str  # "172.30.0.0/16"
     gateway: str  # "172.30.0.1", the bridge's own address
-    bridge: str  # the device
+    bridge: str  # the device; of a macvlan network the host's that it is on
     internal: bool  # no way out of it
     options: Mapping[str, str]
     labels: Mapping[str, str]
@@ -134,6 +136,11 @@ class Network:
     def is_default(self) -> bool:
         """Whether it is the network "bridge", in which nobody has a name."""
         return self.name == DEFAULT
+
+    @property
+    def is_macvlan(self) -> bool:
+        """Whether its containers are on the wire of a device of the host, whom they do not reach."""
+        return self.driver == MACVLAN
 
     @property
     def mtu(self) -> int:
@@ -210,6 +217,7 @@ def create_network(
     connection: sqlite3.Connection,
     name: str,
     *,
+    driver: str = BRIDGE,
     subnet: str | None = None,
     gateway: str | None = None,
     ip_range: str | None = None,
@@ -233,7 +241,7 @@ def create_network(
     if connection.execute("SELECT 1 FROM networks WHERE name = ?", (name,)).fetchone():
         raise AlreadyExists(f"a network is called {name!r} already: choose another name, or remove it first")
     options = dict(options or {})
-    _check_options(options)
+    _check_options(options, driver)
     if subnet is None and (gateway or ip_range):
         raise InvalidArgument(f"network {name!r}: a gateway or range needs a subnet")
     if gateway6 and not subnet6:
@@ -242,24 +250,25 @@ def create_network(
     taken = [row[0] for row in connection.execute("SELECT subnet FROM networks")]
     second, gateway6 = _second_subnet(connection, subnet6, gateway6, wanted=ipv6 or bool(subnet6))
     known = {row[0] for row in connection.execute("SELECT bridge FROM networks")}
-    with _route_socket() as route:
-        device = _make_device(route, options.get(BRIDGE_OPTION), _bridge_mac(root, name), known)
-        try:
-            subnet, gateway, ip_range = _take_subnet(route, device, subnet, gateway, ip_range, taken)
-            if second:
-                _check_free(second, _in_use(route, device, AF_INET6))
-        except BaseException:
-            route.execute([delete_link(device.name)])
-            raise
+    if driver == MACVLAN:
+        if subnet is None:
+            raise InvalidArgument(f"network {name!r}: driver macvlan needs a subnet: the one of its wire")
+        bridge = _parent(name, options, known)
+        subnet, gateway, ip_range = subnets.checked(subnet, gateway, ip_range)
+        _check_free(subnet, taken)
+    else:
+        bridge, subnet, gateway, ip_range = _new_bridge(
+            root, name, options, known, (subnet, gateway, ip_range), second, taken
+        )
     first, _ = _given(subnet, ip_range)
     identity = _default_id(root) if name == DEFAULT else os.urandom(32).hex()
     values = {
         "id": identity,
         "name": name,
-        "driver": "bridge",
+        "driver": driver,
         "subnet": subnet,
         "gateway": gateway,
-        "bridge": device.name,
+        "bridge": bridge,
         "internal": internal,
         "options": json.dumps(options),
         "labels": json.dumps(dict(labels or {})),
@@ -275,6 +284,28 @@ def create_network(
     return get_network(connection, identity)
 
 
+def _new_bridge(
+    root: str,
+    name: str,
+    options: Mapping[str, str],
+    known: Collection[str],
+    wanted: tuple[str | None, str | None, str | None],
+    second: str,
+    taken: Iterable[str],
+) -> tuple[str, str, str, str]:
+    """The device of a new bridge, and subnet, gateway and range, as *wanted* or chosen."""
+    with _route_socket() as route:
+        device = _make_device(route, options.get(BRIDGE_OPTION), _bridge_mac(root, name), known)
+        try:
+            subnet, gateway, ip_range = _take_subnet(route, device, *wanted, taken)
+            if second:
+                _check_free(second, _in_use(route, device, AF_INET6))
+        except BaseException:
+            route.execute([delete_link(device.name)])
+            raise
+    return device.name, subnet, gateway, ip_range
+
+
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidArgument(f"network name {name!r}: a name is one of a-z A-Z 0-9, then those and _ . -")
@@ -282,12 +313,28 @@ def _check_name(name: str) -> None:
         raise AlreadyExists(f"network {name!r} is there already, for every container that asks for it")
 
 
-def _check_options(options: Mapping[str, str]) -> None:
+def _check_options(options: Mapping[str, str], driver: str) -> None:
+    known = (MTU_OPTION, PARENT_OPTION) if driver == MACVLAN else _OPTIONS
     for name, value in options.items():
-        if name not in _OPTIONS:
-            raise Unsupported(f"network option {name!r} is not supported: {', '.join(_OPTIONS)} are")
+        if name not in known:
+            raise Unsupported(f"network option {name!r} is not supported: {', '.join(known)} are")
         if name == MTU_OPTION and not (value.isdecimal() and 68 <= int(value) <= 65535):
             raise InvalidArgument(f"network option {name}={value!r}: an MTU is a number from 68 to 65535")
+
+
+def _parent(name: str, options: Mapping[str, str], known: Collection[str]) -> str:
+    """The host's device that a macvlan network is on. Raises InvalidArgument, NotFound, Conflict."""
+    parent = options.get(PARENT_OPTION)
+    if not parent:
+        raise InvalidArgument(f"network {name!r}: driver macvlan needs the option parent, a device of this host")
+    if parent in known:
+        raise Conflict(f"network {name!r}: another network is on device {parent} already")
+    with _route_socket() as route:
+        try:
+            route.link(parent)
+        except NetlinkError as error:
+            raise NotFound(f"network {name!r}: this host's network has no device {parent!r}") from error
+    return parent
 
 
 def _second_subnet(
@@ -462,6 +509,7 @@ def interface(network: Network, endpoint: Endpoint, number: int | None = None) -
         gateways.append(network.gateway6)
     return {
         "network": network.id,
+        **({"parent": network.bridge} if network.is_macvlan else {}),
         "bridge": network.bridge,
         "host_device": endpoint.device,
         "device": None if number is None else f"eth{number}",
@@ -486,6 +534,9 @@ def ensure_bridge(network: Network, run: str | os.PathLike[str]) -> None:
     A host whose own firewall drops what it forwards (policy drop) must let the bridge through; one table cannot allow
     what another forbids. That, and a kernel that translates nothing, are warned of when the bridge is made.
     """
+    if network.is_macvlan:
+        _parent(network.name, network.options, ())
+        return
     with _route_socket() as route:
         if _is_up(route, network):
             return
@@ -536,6 +587,8 @@ def remove_bridge(connection: sqlite3.Connection, network: Network) -> None:
     row = connection.execute("SELECT count(*) FROM endpoints WHERE network = ?", (network.id,)).fetchone()
     if row[0]:
         raise NetworkInUse(network.name, row[0])
+    if network.is_macvlan:
+        return
     with _route_socket() as route:
         device = _find_device(route, network)
         if device is not None:

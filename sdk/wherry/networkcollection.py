@@ -179,17 +179,20 @@ class NetworkCollection:
         """
         A network that containers can join, in which they find each other by name.
 
-        *subnet* and *gateway* may be two, of IPv4 and of IPv6; *ipam* is docker-py's IPAMConfig instead. Raises
-        AlreadyExists, InvalidArgument, Unsupported, or Conflict when the subnet overlaps another one.
+        With *driver* macvlan they are on the wire of a device of the host's (`options={"parent": "eth0"}`), in its
+        *subnet*, and reach all but the host. *subnet* and *gateway* may be two, of IPv4 and of IPv6; *ipam* is
+        docker-py's IPAMConfig instead. Raises AlreadyExists, InvalidArgument, Unsupported, or Conflict when the subnet
+        overlaps another one.
         """
-        if driver not in ("", "bridge", "default"):
-            raise Unsupported(f"network {name!r}: driver {driver!r} is not supported: bridge is")
+        if driver not in ("", "bridge", "default", network.MACVLAN):
+            raise Unsupported(f"network {name!r}: driver {driver!r} is not supported: bridge and macvlan are")
         if scope not in (None, "", "local"):
             raise Unsupported(f"network {name!r}: scope {scope!r} is not supported: local is")
         if name in (network.DEFAULT, "default"):
             raise AlreadyExists(f"network {name!r} is there already, for every container that asks for none")
         subnets, gateways, ranges = _pools(ipam, subnet, gateway, ip_range)
         given = {
+            "driver": network.MACVLAN if driver == network.MACVLAN else network.BRIDGE,
             "subnet": subnets.get(4),
             "gateway": gateways.get(4),
             "ip_range": ranges.get(4),

@@ -18,6 +18,7 @@ The plan:
             {
                 "network": ID,
                 "bridge": "wherry0",        # must be there
+                "parent": "eth0",           # instead of a bridge: the device on whose wire it is (macvlan)
                 "host_device": "veth…",     # of this container alone
                 "device": "eth0" | None,    # None: the first free one
                 "mac": "02:42:…",
@@ -68,7 +69,16 @@ from wherry_oci.errors import Conflict, Unavailable
 from wherry_oci.linux import nftables
 from wherry_oci.linux.namespaces import CLONE_NEWNET, setns, unshare
 from wherry_oci.linux.netlink import NetlinkError
-from wherry_oci.linux.rtnetlink import RouteSocket, add_address, add_route, delete_link, new_veth, reflect, set_link
+from wherry_oci.linux.rtnetlink import (
+    RouteSocket,
+    add_address,
+    add_route,
+    delete_link,
+    new_macvlan,
+    new_veth,
+    reflect,
+    set_link,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -258,11 +268,15 @@ def disconnect(attachment: Attachment, network: str) -> None:
     else:
         return
     assert attachment.namespace is not None
-    with RouteSocket() as outer:
-        _step(f"disconnect from bridge {interface['bridge']}", _delete_device, outer, interface["host_device"])
-    attachment.interfaces.remove(interface)
     inner = _socket_in(attachment.namespace)
     try:
+        step = f"disconnect from {interface.get('parent') or interface['bridge']}"
+        if interface.get("parent"):
+            _step(step, _delete_device, inner, interface["device"])
+        else:
+            with RouteSocket() as outer:
+                _step(step, _delete_device, outer, interface["host_device"])
+        attachment.interfaces.remove(interface)
         _settle(attachment, inner)
     finally:
         inner.close()
@@ -691,7 +705,8 @@ def _aimed(attachment: Attachment) -> "list[dict[str, Any]]":
     """
     ports = []
     for port in attachment.reserved:
-        target = _outward(attachment.interfaces, _family(port["host_ip"]))
+        bridged = [one for one in attachment.interfaces if not one.get("parent")]  # others the host cannot reach
+        target = _outward(bridged, _family(port["host_ip"]))
         if target is not None:
             ports.append({"container_ip": target[0], **port})
     return ports
@@ -720,6 +735,9 @@ def _add_interface(outer: RouteSocket, inner: RouteSocket, attachment: Attachmen
     assert attachment.namespace is not None
     if interface["device"] is None:
         interface["device"] = _free_device(inner)
+    if interface.get("parent"):
+        _add_macvlan(outer, inner, attachment, interface)
+        return
     device, host_device = interface["device"], interface["host_device"]
     pair = new_veth(
         host_device,
@@ -740,15 +758,33 @@ def _add_interface(outer: RouteSocket, inner: RouteSocket, attachment: Attachmen
     try:
         # Where br_netfilter is loaded, a container that calls itself by its published port is not routed but bridged.
         outer.execute([reflect(host_device)])
-        index = inner.link(device).index
-        if _has_ipv6([interface]):
-            _enable_ipv6(attachment.namespace, device)
-        requests = [set_link(index, up=True)]
-        requests += [add_address(index, address) for address in interface["addresses"]]
-        inner.execute(requests)
+        _address(inner, attachment.namespace, interface)
     except BaseException:
         _delete_device(outer, host_device)
         raise
+
+
+def _add_macvlan(outer: RouteSocket, inner: RouteSocket, attachment: Attachment, interface: "dict[str, Any]") -> None:
+    assert attachment.namespace is not None
+    device = interface["device"]
+    parent = outer.link(interface["parent"]).index
+    made = new_macvlan(device, parent, namespace=attachment.namespace, address=interface["mac"], mtu=interface["mtu"])
+    outer.execute([made])
+    try:
+        _address(inner, attachment.namespace, interface)
+    except BaseException:
+        _delete_device(inner, device)
+        raise
+
+
+def _address(inner: RouteSocket, namespace: int, interface: "dict[str, Any]") -> None:
+    """Bring a container's device up, with its addresses."""
+    index = inner.link(interface["device"]).index
+    if _has_ipv6([interface]):
+        _enable_ipv6(namespace, interface["device"])
+    requests = [set_link(index, up=True)]
+    requests += [add_address(index, address) for address in interface["addresses"]]
+    inner.execute(requests)
 
 
 def _free_device(inner: RouteSocket) -> str:

@@ -248,6 +248,32 @@ def test_a_firewall_that_drops_what_is_forwarded_is_warned_of(client: Client) ->
         output("nft", "delete table ip filter")
 
 
+def test_macvlan_puts_containers_on_the_hosts_wire(client: Client, world: World) -> None:
+    """A neighbour reaches them, and they it and each other, with addresses of that wire; the host itself not."""
+    given = {"driver": "macvlan", "options": {"parent": world.host.device}}
+    wire = client.networks.create("wire", subnet="192.0.2.0/24", gateway=world.host.neighbour_address, **given)  # type: ignore[arg-type] # whatever
+    assert (wire.attrs["Driver"], wire.attrs["Options"]) == ("macvlan", {"parent": world.host.device})
+    options = {"networks": {"wire": {"ipv4_address": "192.0.2.100"}}, "network": "wire"}
+    web = _serve(client, "web", **options)
+    peer = client.run("busybox", ["sleep", "60"], networks={"wire": {"ipv4_address": "192.0.2.101"}}, network="wire")
+    assert world.host.neighbour.get("http://192.0.2.100/") == b"web\n"
+    assert _get(peer, "192.0.2.100") == "web"
+    with pytest.raises(OSError, match=r"timed out|unreachable|No route"):
+        world.host.get("http://192.0.2.100/", 0.5)
+    with pytest.raises(Conflict, match=f"on device {world.host.device} already"):
+        client.networks.create("again", subnet="198.51.100.0/24", **given)  # type: ignore[arg-type] # whatever
+    with pytest.raises(InvalidArgument, match="needs a subnet"):
+        client.networks.create("again", driver="macvlan", options={"parent": "lo"})
+    with pytest.raises(NotFound, match="no device 'none0'"):
+        client.networks.create("again", driver="macvlan", subnet="198.51.100.0/24", options={"parent": "none0"})
+    web.restart(timeout=0)
+    assert settled(lambda: [] if _get(peer, "192.0.2.100") == "web" else ["no answer"]) == []
+    wire.disconnect(peer)
+    assert _get(peer, "192.0.2.100") != "web"
+    wire.connect(peer)
+    assert _get(peer, "192.0.2.100") == "web"
+
+
 def test_a_port_has_a_url(client: Client) -> None:
     """As it is published on this host; without that in the container's network."""
     web = client.run("busybox", _SERVE, ports={80: 8080, 81: ("127.0.0.1", 8081)})

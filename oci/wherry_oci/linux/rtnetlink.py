@@ -22,10 +22,11 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _GETROUTE = 24, 26
 
 # linux/if_link.h: IFLA_*
-_ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _NET_NS_PID, _NET_NS_FD = 1, 3, 4, 10, 18, 19, 28
+_ADDRESS, _IFNAME, _MTU, _LINK_TO, _MASTER, _LINKINFO, _NET_NS_PID, _NET_NS_FD = 1, 3, 4, 5, 10, 18, 19, 28
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BRPORT_MODE = 4
 _VETH_PEER = 1
+_MACVLAN_MODE, _MACVLAN_BRIDGE = 1, 4
 # linux/if_addr.h: IFA_*; linux/rtnetlink.h: RTA_*
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _RTA_DESTINATION, _RTA_OUTPUT, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
@@ -89,6 +90,19 @@ def new_veth(
         body += u32(_MASTER, master)
     body += nested(_LINKINFO, text(_INFO_KIND, "veth"), nested(_INFO_DATA, nested(_VETH_PEER, other)))
     return Message(_NEWLINK, CREATE | EXCLUSIVE, body, f"could not make device {name} with its peer {peer}")
+
+
+def new_macvlan(
+    name: str, parent: int, *, namespace: int, address: str | None = None, mtu: int | None = None
+) -> Message:
+    """
+    Make a device with a MAC of its own on the wire of device *parent* (an index), in the network namespace behind the
+    descriptor *namespace*; those of one parent reach each other (mode bridge). EEXIST if the name is taken there.
+    """
+    body = _link_header() + text(_IFNAME, name) + _device(address, mtu) + u32(_LINK_TO, parent)
+    body += u32(_NET_NS_FD, namespace)
+    body += nested(_LINKINFO, text(_INFO_KIND, "macvlan"), nested(_INFO_DATA, u32(_MACVLAN_MODE, _MACVLAN_BRIDGE)))
+    return Message(_NEWLINK, CREATE | EXCLUSIVE, body, f"could not make the macvlan device {name}")
 
 
 def new_dummy(name: str, *, up: bool = True) -> Message:

@@ -11,7 +11,7 @@ _SHORT = 12
 
 
 @click.command("create")
-@click.option("-d", "--driver", default="bridge", help="Only bridge is known")
+@click.option("-d", "--driver", default="bridge", help="bridge, or macvlan (-o parent=DEVICE, --subnet)")
 @click.option("--subnet", "subnets", multiple=True, metavar="CIDR", help="Its addresses; one of IPv4, one of IPv6")
 @click.option("--gateway", "gateways", multiple=True, metavar="ADDRESS", help="The host's address in it")
 @click.option("--ip-range", metavar="CIDR", help="The part of the subnet to give addresses from")
