@@ -1,8 +1,12 @@
 """A shim lives as long as its container: clients that are newer than it, and older ones, talk to it."""
 
+import os
 import re
 import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -10,6 +14,9 @@ from support.leftovers import settled
 from wherry import Client, Port
 from wherry.errors import Conflict, Unsupported
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
+from wherry_oci.runtime.container import execute
+from wherry_oci.runtime.failure import RuntimeFailure
+from wherry_oci.runtime.init import Entry
 from wherry_shim import client as shims
 from wherry_shim import launch
 
@@ -77,3 +84,62 @@ def test_a_cgroup_that_somebody_else_froze_does_not_hold_up_the_shim(client: Cli
         finally:
             cgroup.freeze_and_wait(False)
         assert container.exec("true").exit_code == 0
+
+
+def test_a_freeze_in_the_middle_of_an_exec_does_not_hold_up_the_shim(client: Client) -> None:
+    """Whenever it comes the shim answers, the exec runs or is refused, and nothing of it is left but what runs."""
+    refused = 0
+    with client.run("busybox", "sleep 1000", network="none") as container:
+        cgroup = Cgroup(f"/wherry/{container.id}", Hierarchies.find())
+        run = str(client._engine.store.run_directory(container.id))
+        for number in range(10):
+            with ThreadPoolExecutor(1) as pool:
+                result = pool.submit(container.exec, "true", timeout=60)
+                until = monotonic() + number * 0.001
+                while monotonic() < until:  # each time a little later in its preparation
+                    pass
+                cgroup.freeze(True)
+                try:
+                    assert shims.call(run, "ping", 30)["ok"]
+                finally:
+                    cgroup.freeze_and_wait(False)
+                error = result.exception(60)
+                assert error is None or (isinstance(error, Conflict) and "frozen" in str(error)), error
+                refused += error is not None
+        assert settled(lambda: [] if len(cgroup.pids()) == 1 else [str(cgroup.pids())]) == []
+        assert container.exec("true").exit_code == 0
+    print(f"{refused} refused")
+
+
+def test_an_exec_that_stops_half_way_is_given_up(client: Client) -> None:
+    """Its first process joins a group that is frozen just then; when it thaws it is gone without having run."""
+    with client.run("busybox", "sleep 1000", network="none") as container:
+        cgroup = _FrozenOnJoin(f"/wherry/{container.id}", Hierarchies.find())
+        entry = Entry(
+            {"args": ["true"], "cwd": "/"},
+            user=None,
+            added_groups=[],
+            seccomp=None,
+            seccomp_flags=0,
+            stdio=(0, 1, 2),
+            reap=False,
+        )
+        config = {"linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]}}
+        try:
+            with pytest.raises(RuntimeFailure, match="frozen the container's cgroup meanwhile"):
+                execute(container.pid, config, entry, cgroup=cgroup)
+        finally:
+            cgroup.freeze_and_wait(False)
+        assert os.waitstatus_to_exitcode(os.waitpid(cgroup.joined, 0)[1]) == -signal.SIGKILL
+        assert cgroup.pids() == [container.pid]
+
+
+class _FrozenOnJoin(Cgroup):
+    """Somebody freezes it when a process has just come in."""
+
+    joined = 0
+
+    def add(self, pid: int) -> None:
+        super().add(pid)
+        self.joined = pid
+        self.freeze(True)

@@ -391,6 +391,18 @@ class Cgroup:
             return "frozen 1" in _read(f"{self.hierarchies.unified}{self.path}/cgroup.events").splitlines()
         return False
 
+    def is_freezing(self) -> bool:
+        """Whether who enters it stops, whether or not everybody in it has stopped already; not one that is gone."""
+        try:
+            if "freezer" in self.hierarchies.v1:
+                return _read(f"{self.hierarchies.v1['freezer']}{self.path}/freezer.state").strip() != "THAWED"
+            if self.hierarchies.unified is not None:
+                asked = _read(f"{self.hierarchies.unified}{self.path}/cgroup.freeze").strip() == "1"
+                return asked or self.is_frozen()
+        except FileNotFoundError:
+            pass
+        return False
+
     def oom_kills(self) -> int:
         """How often the kernel killed in it because memory ran out; 0 when nothing counts that."""
         if "memory" in self.hierarchies.v1:

@@ -6,6 +6,7 @@ The caller must be single-threaded: clone(2) copies one thread alone.
 
 import os
 from errno import EBUSY
+from select import POLLIN, poll
 
 from wherry_oci.linux import namespaces as ns
 from wherry_oci.linux import process as p
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _CLONE_PARENT = 0x00008000
+_LOOK_MS = 100  # how often it is looked whether who is waited for has been frozen
 _SIGKILL = 9
 _RLIMITS = (
     "RLIMIT_CPU RLIMIT_FSIZE RLIMIT_DATA RLIMIT_STACK RLIMIT_CORE RLIMIT_RSS RLIMIT_NPROC RLIMIT_NOFILE "
@@ -32,8 +34,10 @@ _RLIMITS = (
 class Process:
     """A process that is all prepared and waits for `start`; after that a running one. It is the caller's child."""
 
-    def __init__(self, pid: int, channel: Channel, terminal: int | None) -> None:
+    def __init__(self, pid: int, channel: Channel, terminal: int | None, cgroup: Cgroup | None = None) -> None:
+        """With *cgroup* nothing waits for a process that somebody stops with that group."""
         self.pid = pid
+        self.cgroup = cgroup
         self.terminal = terminal  # the master of its terminal, the caller's to close
         self._channel = channel
 
@@ -47,7 +51,7 @@ class Process:
         entry that is `told_later`, is the `process` whose `args`, `env` and `cwd` it takes.
         """
         try:
-            let_start(self._channel, on_listener, told)
+            let_start(self._channel, on_listener, told, self.cgroup)
         except RuntimeFailure:
             self._kill()  # it may wait for somebody to take its seccomp listener
             raise
@@ -82,18 +86,31 @@ class Process:
             os.kill(self.pid, _SIGKILL)
         except ProcessLookupError:
             pass
-        _reap(self.pid)
+        _reap(self.pid, self.cgroup)
+
+
+def _receive(channel: Channel, cgroup: Cgroup | None) -> "tuple[dict[str, Any], list[int]] | None":
+    """What a process says, or None at its end. Raises RuntimeFailure when it stops with its *cgroup* instead."""
+    while cgroup is not None and not channel.has_message(_LOOK_MS):
+        if cgroup.is_freezing() and not channel.has_message():
+            raise RuntimeFailure(
+                "conflict", "exec", "somebody has frozen the container's cgroup meanwhile: thaw it first"
+            )
+    return channel.receive()
 
 
 def let_start(
-    channel: Channel, on_listener: "Callable[[int], None] | None", told: "dict[str, Any] | None" = None
+    channel: Channel,
+    on_listener: "Callable[[int], None] | None",
+    told: "dict[str, Any] | None" = None,
+    cgroup: Cgroup | None = None,
 ) -> None:
     """Say `start` to a process that waits for it, and see it execute. Raises RuntimeFailure."""
     try:
         channel.send({"start": True} if told is None else {"start": True, "process": told})
     except OSError:  # it is dead already; what it said is still to be read
         pass
-    while (message := channel.receive()) is not None:
+    while (message := _receive(channel, cgroup)) is not None:
         said = message[0]
         if "failure" in said:
             raise RuntimeFailure.from_json(said["failure"])
@@ -104,11 +121,31 @@ def let_start(
             channel.send({"go": True})
 
 
-def _reap(pid: int) -> None:
+def _reap(pid: int, cgroup: Cgroup | None = None) -> None:
+    """One that stops with its *cgroup* is left to whoever reaps the caller's children when it is thawed."""
+    if cgroup is not None and not _ends(pid, cgroup):
+        return
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:
         pass
+
+
+def _ends(pid: int, cgroup: Cgroup) -> bool:
+    """Whether process *pid* comes to its end before somebody freezes *cgroup*."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        waiting = poll()
+        waiting.register(process, POLLIN)
+        while not waiting.poll(_LOOK_MS):
+            if cgroup.is_freezing():
+                return False
+        return True
+    finally:
+        os.close(process)
 
 
 class Plan:
@@ -430,7 +467,7 @@ def _await_ready(process: Process) -> None:
     process._channel.send({"go": True})
     awaited = {"ready", "pid"}
     while awaited:
-        message = process._channel.receive()
+        message = _receive(process._channel, process.cgroup)
         if message is None:
             raise RuntimeFailure("gone", "enter the container", "the process was killed before it was inside")
         said, descriptors = message
@@ -439,7 +476,7 @@ def _await_ready(process: Process) -> None:
         if "terminal" in said:
             process.terminal = descriptors[0]
         if "pid" in said:
-            _reap(process.pid)
+            _reap(process.pid, process.cgroup)
             process.pid = said["pid"]
         awaited -= said.keys()
 
@@ -459,7 +496,7 @@ def execute(pid: int, config: "dict[str, Any]", entry: init.Entry, *, cgroup: Cg
         parent_end.close()
         init.run_guarded(child_end, lambda: _enter(pid, kinds, entry, child_end))
     child_end.close()
-    process = Process(helper, parent_end, None)
+    process = Process(helper, parent_end, None, cgroup)
     try:
         if cgroup is not None:
             _join_running(cgroup, helper, pid)
