@@ -30,7 +30,7 @@ from wherry_daemon.refusals import BadParameter, NotModified, message
 from wherry_daemon.routes import Routes
 from wherry_daemon.streams import carry, documents, frame
 from wherry_images.errors import ImageNotFound
-from wherry_oci.errors import Conflict, InvalidArgument, NotFound
+from wherry_oci.errors import Conflict, Error, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from wherry.containerstore import Record
@@ -58,6 +58,8 @@ def create(context: Context, request: Request) -> Answer:
         given["platform"] = platform
     try:
         options = Options.parse(command, given, as_docker=True)
+    except Error:
+        raise
     except (AttributeError, IndexError, KeyError, ValueError) as error:  # inside of an object of the request
         raise BadParameter(f"the request makes no sense: {type(error).__name__}: {error}") from error
     try:

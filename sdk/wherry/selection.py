@@ -1,5 +1,6 @@
 """Which containers a list shows: docker's filters, over one look at all of them."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -7,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from wherry import network
 from wherry.filters import Filters
 from wherry.portbinding import container_ports
+from wherry.state import State
 from wherry_images.errors import ImageNotFound
 from wherry_oci.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from wherry.containerstore import Record
     from wherry.local import LocalEngine
-    from wherry.state import State
 
 FILTERS = (
     *("ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "label!", "name", "network"),
@@ -40,10 +41,17 @@ def select(
     fits = _condition(engine, chosen)
     found = []
     for record in engine.records():
-        state = engine.state(record)
+        state = _look(engine, record)
         if (all or wanted_last or "status" in chosen or state.alive) and fits(record, state):
             found.append((record, state))
     return found[:limit] if wanted_last else found
+
+
+def _look(engine: "LocalEngine", record: "Record") -> "State":
+    """One that nobody has started when the list was begun has left no files to be looked for."""
+    if not record.started and not os.path.exists(engine.store.run_directory(record.id)):
+        return State(status="created")
+    return engine.state(record)
 
 
 def _check(filters: Filters) -> None:

@@ -62,8 +62,6 @@ class State:
 
 def read(directory: Path, run_directory: Path, started: int | None) -> State:
     """The state of the container whose files these are; *started* is when it was last started, or 0; None: unknown."""
-    if started == 0 and not os.path.exists(run_directory):
-        return State(status="created")
     ended = records.read(str(run_directory), records.EXIT)
     if ended is None:
         live = records.read(str(run_directory), records.STATE)

@@ -75,7 +75,8 @@ def test_jobs_are_stopped_and_brought_back(typed: Terminals) -> None:
     """Ctrl-Z, jobs, fg: the shell has the terminal for its own, and says nothing of the lack of job control."""
     child = typed.bash("--rm")
     assert "no job control" not in (child.before or "")
-    child.sendline("cat")
+    child.sendline("echo begun; cat")
+    child.expect_exact("\r\nbegun\r\n")  # what is typed before would be the shell's, which sets the terminal otherwise
     child.sendline("one")
     child.expect("one\r\none\r\n")  # the echo, and cat's own: it is there to be stopped
     child.send("\x1a")
@@ -96,7 +97,8 @@ def test_jobs_are_stopped_and_brought_back(typed: Terminals) -> None:
 def test_ctrl_c_ends_the_program_and_not_the_shell(typed: Terminals) -> None:
     """It is the container's terminal that makes a signal of it, for those in its foreground."""
     child = typed.bash("--rm")
-    child.sendline("cat")
+    child.sendline("echo begun; cat")
+    child.expect_exact("\r\nbegun\r\n")  # what is typed before would be the shell's, which sets the terminal otherwise
     child.sendline("one")
     child.expect("one\r\none\r\n")
     child.send("\x03")
