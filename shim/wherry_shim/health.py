@@ -1,6 +1,6 @@
 """A container's health check: Docker's intervals, retries and words, run by the shim with nobody else about."""
 
-from time import time_ns
+from time import monotonic, time_ns
 
 from wherry_shim.connection import STDERR, STDOUT
 from wherry_shim.loop import Loop
@@ -71,7 +71,7 @@ class HealthMonitor:
         self._retries = config.get("retries") or _RETRIES
         self._stopped = False
         self._suspended = False
-        self._began = time_ns()
+        self._began_s = monotonic()  # by the clock that nobody sets
         self.status = STARTING
         self._streak = 0
         self._results: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ class HealthMonitor:
         self._suspended = suspended
 
     def _in_start_period(self) -> bool:
-        return self.status == STARTING and time_ns() - self._began < self._start_period_s * _NANO
+        return self.status == STARTING and monotonic() - self._began_s < self._start_period_s
 
     def _schedule(self) -> None:
         wait = min(self._interval_s, self._start_interval_s) if self._in_start_period() else self._interval_s

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,24 @@ def test_a_log_that_nobody_takes_is_refused(client: Client, world: World) -> Non
     ):
         with pytest.raises((InvalidArgument, Unsupported), match=said):
             client.create("busybox", "true", log_config={"Type": "syslog", "Config": options})
+
+
+def test_on_a_full_disk_the_container_goes_on_and_the_loss_is_told(client: Client) -> None:
+    """What there was room for is there, the rest is counted."""
+    script = ["sh", "-c", "seq 100000; exit 7"]
+    log = {"Type": "local", "Config": {"max-size": "-1"}}
+    with client.create("busybox", script, network="none", log_config=log) as container:
+        place = container.attrs["LogPath"]
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=True)
+        try:
+            container.start()
+            ended = container.wait(30)
+            assert ended.exit_code == 7
+            whole = sum(len(f"{number}\n") for number in range(1, 100_001))
+            assert 0 < ended.log_lost < whole
+            assert len(container.output()) + ended.log_lost == whole
+        finally:
+            subprocess.run(["umount", place], check=True)
 
 
 def test_all_of_much_output_is_returned(client: Client) -> None:
