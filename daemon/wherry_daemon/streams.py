@@ -41,7 +41,7 @@ def carry(
     while True:
         source = process.fileno()  # another one before the start than after it
         watched.register(source, select.POLLIN)
-        pending = process_pending(process)
+        pending = process.pending
         events = dict(watched.poll(0 if pending or (client.pending and input_open) else None))
         if source in events and _begins(process):
             watched.unregister(source)
@@ -60,15 +60,6 @@ def carry(
                 watched.modify(client.fileno(), 0)
         if process.fileno() != source:
             watched.unregister(source)
-
-
-def process_pending(process: "Process") -> bool:
-    """Whether output is there that poll(2) does not know of."""
-    from wherry.attachment import Attachment
-
-    if isinstance(process, Attachment) and process._conversation is None:
-        return False
-    return process.conversation.pending
 
 
 def _begins(process: "Process") -> bool:

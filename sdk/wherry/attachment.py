@@ -41,6 +41,11 @@ class Attachment(Process):
             self._conversation = self._appointment.conversation()
         return self._conversation
 
+    @property
+    def pending(self) -> bool:
+        """As `Process.pending`; nothing is before the start."""
+        return self._conversation is not None and self._conversation.pending
+
     def read(self, timeout: float | None = None) -> tuple[str, bytes] | None:
         """As `Process.read`; *timeout* holds for the start and for what comes after it, each."""
         if self._conversation is None and timeout is not None:

@@ -78,7 +78,7 @@ class Container:
 
     @property
     def _record(self) -> "Record":
-        return self._engine.record(self.id)
+        return self._engine.own_record(self.id)
 
     @property
     def short_id(self) -> str:

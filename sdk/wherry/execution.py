@@ -119,8 +119,13 @@ class Process:
         self.conversation.close()
 
     def fileno(self) -> int:
-        """Readable when `read` would not wait; for select(2) and its kin."""
+        """Readable when `read` would not wait, unless something is `pending`; for select(2) and its kin."""
         return self.conversation.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """Whether a piece is there that select(2) and its kin do not know of."""
+        return self.conversation.pending
 
     def read(self, timeout: float | None = None) -> tuple[str, bytes] | None:
         """
@@ -129,7 +134,7 @@ class Process:
         Raises TimeoutError after *timeout* seconds.
         """
         while self.exit_code is None:
-            if not self.conversation.pending:
+            if not self.pending:
                 self._await_input(timeout)
             frame = self.conversation.frame()
             if frame is None:
@@ -181,7 +186,7 @@ class Process:
 
     def _exchange(self, unsent: bytearray, streams: Mapping[str, bytearray], timeout: float | None) -> None:
         """Send or receive, whichever can be done first: a program that writes while it reads waits for neither."""
-        if not self.conversation.pending:
+        if not self.pending:
             events = self._poll(_POLLIN | (_POLLOUT if unsent else 0), timeout)
             if events & _POLLOUT and unsent:
                 del unsent[: self.conversation.try_send(unsent)]

@@ -137,6 +137,20 @@ class LocalEngine:
         with self.database.read() as connection:
             return self.store.find(connection, name)
 
+    def own_record(self, container_id: str) -> Record:
+        """
+        By the whole id, with no look at the others unless something about this one is out of order.
+
+        Raises ContainerNotFound.
+        """
+        self.open()
+        with self.database.read() as connection:
+            record = self.store.get(connection, container_id)
+        lasts = record is not None and record.whole and not record.auto_remove
+        if record is None or not lasts or not os.path.exists(self.store.directory(container_id)):
+            return self.record(container_id)
+        return record
+
     def records(self) -> list[Record]:
         """Every container's row, the newest first."""
         self.prepare()

@@ -3,16 +3,31 @@
 import threading
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from support.leftovers import settled
 from support.world import World
-from wherry import Client
+from wherry import Client, recovery
 from wherry.errors import ContainerNotFound, InvalidArgument, NotRunning
 from wherry.state import ExitRecord
 
 pytestmark = pytest.mark.e2e
+
+
+def test_a_handle_looks_at_its_own_container_alone(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it tells takes no walk over all others; one that was removed by somebody else is not found all the same."""
+    with client.run("busybox", "sleep 1000", network="none", name="one") as container:
+        again = Client().containers.get("one")
+        walk = Mock(wraps=recovery.collect)
+        monkeypatch.setattr(recovery, "collect", walk)
+        assert (again.name, again.status, again.image, again.exit) == ("one", "running", "busybox", None)
+        assert again.attrs["Id"] == again.id
+        assert walk.call_count == 0
+        container.remove(force=True)
+        with pytest.raises(ContainerNotFound):
+            again.status  # noqa: B018 # the property is asked for
 
 
 def test_every_filter_of_dockers_chooses(client: Client, world: World) -> None:

@@ -81,6 +81,11 @@ class RemoteProcess(Attachment):
         """Readable when `read` would not wait, unless a piece is there already."""
         return self._connection.fileno()
 
+    @property
+    def pending(self) -> bool:
+        """As `Process.pending`."""
+        return self._next is not None
+
     def read(self, timeout: float | None = None) -> tuple[str, bytes] | None:
         """As `Process.read`."""
         deadline = None if timeout is None else monotonic() + timeout
