@@ -17,7 +17,7 @@ from wherry.detachkeys import DetachKeys
 from wherry.logreader import Reader
 from wherry.mounts import parse_mount_text
 from wherry.networkoptions import parse_network_text
-from wherry.options import Options
+from wherry.options import Options, size_in_bytes
 from wherry.reservation import Reservation
 
 _PASS_ON = {"ignore_unknown_options": False, "allow_interspersed_args": False}
@@ -33,23 +33,34 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             _many("--add-host", metavar="NAME:ADDRESS", help="A line in /etc/hosts"),
+            click.option("--blkio-weight", type=int, help="Its weight at the disks (10 to 1000)"),
+            _many("--blkio-weight-device", metavar="PATH:WEIGHT", help="The same, of one device"),
             _many("--cap-add", help="Add a capability"),
             _many("--cap-drop", help="Drop a capability"),
             click.option("--cgroup-parent", help="The cgroup in which the container's is made"),
+            click.option("--cgroupns", metavar="MODE", help="host or private"),
             click.option("-c", "--cpu-shares", type=int, help="Its weight against others"),
             click.option("--cpu-period", type=int, help="Microseconds"),
             click.option("--cpu-quota", type=int, help="Microseconds of each period"),
+            click.option("--cpu-rt-period", type=int, help="Microseconds of real time"),
+            click.option("--cpu-rt-runtime", type=int, help="Microseconds of each such period"),
             click.option("--cpus", type=float, help="How many processors' time it gets"),
             click.option("--cpuset-cpus", help="Which processors (0-3, 0,1)"),
             click.option("--cpuset-mems", help="Which memory nodes"),
             _many("--device", metavar="HOST[:CONTAINER[:rwm]]", help="Give it a device"),
+            _many("--device-cgroup-rule", metavar="RULE", help="Allow a device (c 1:3 rwm)"),
+            _many("--device-read-bps", metavar="PATH:RATE", help="At most so many bytes a second"),
+            _many("--device-read-iops", metavar="PATH:RATE", help="At most so many reads a second"),
+            _many("--device-write-bps", metavar="PATH:RATE", help="At most so many bytes a second"),
+            _many("--device-write-iops", metavar="PATH:RATE", help="At most so many writes a second"),
             _many("--dns", help="A name server"),
-            _many("--dns-option", help="An option of the resolver"),
+            _many("--dns-option", "--dns-opt", help="An option of the resolver"),
             _many("--dns-search", help="A search domain"),
             click.option("--domainname", help="Its NIS domain name"),
             click.option("--entrypoint", help="Instead of the image's"),
             _many("-e", "--env", metavar="NAME[=VALUE]", help="Set a variable"),
             _many("--env-file", type=click.Path(exists=True, dir_okay=False), help="Variables, one a line"),
+            _many("--expose", metavar="PORT[/PROTOCOL]", help="A port that it listens on"),
             _many("--group-add", help="A further group"),
             click.option("--health-cmd", help="A command that tells whether it is well"),
             click.option("--health-interval", help="Time between two checks (30s)"),
@@ -63,10 +74,13 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("-h", "--hostname", help="Its host name"),
             click.option("--init", is_flag=True, help="A small init that reaps and passes signals on"),
             click.option("-i", "--interactive", is_flag=True, help="Keep its stdin open"),
+            click.option("--ipc", metavar="MODE", help="host, private, shareable or none"),
             _many("-l", "--label", metavar="NAME[=VALUE]", help="A label"),
+            _many("--label-file", type=click.Path(exists=True, dir_okay=False), help="Labels, one a line"),
             click.option("-m", "--memory", help="At most so much memory (512m)"),
             click.option("--memory-reservation", help="Soft limit"),
             click.option("--memory-swap", help="Memory and swap together; -1 for no limit"),
+            click.option("--memory-swappiness", type=int, help="How gladly it swaps (0 to 100)"),
             _many("--mount", metavar="type=TYPE,source=SOURCE,target=PATH[,…]", help="A mount, in all detail"),
             click.option("--name", help="Its name"),
             _many("--link", metavar="CONTAINER[:ALIAS]", help="What it calls another container"),
@@ -75,7 +89,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             _many("--network-alias", help="A further name in its first network"),
             click.option("--ip", help="Its IPv4 address in its first network"),
             click.option("--ip6", help="Its IPv6 address in its first network"),
+            click.option("--oom-kill-disable", is_flag=True, help="Wait for memory instead of killing"),
             click.option("--oom-score-adj", type=int, help="-1000 to 1000"),
+            click.option("--pid", metavar="MODE", help="host: it sees the host's processes"),
             click.option("--pids-limit", type=int, help="At most so many processes"),
             click.option("--platform", help="os[/arch[/variant]]"),
             click.option("--privileged", is_flag=True, help="With all rights: nothing is kept from it"),
@@ -96,6 +112,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("-t", "--tty", is_flag=True, help="Give it a terminal"),
             _many("--ulimit", metavar="NAME=SOFT[:HARD]", help="A resource limit"),
             click.option("--userns", "userns_mode", metavar="MODE", help="host, auto or auto:size=N: a user namespace"),
+            click.option("--uts", metavar="MODE", help="host: it has the host's name"),
             click.option("-u", "--user", help="user[:group], by name or number"),
             _many("-v", "--volume", metavar="[SOURCE:]CONTAINER[:OPTIONS]", help="A volume, or a path of the host"),
             click.option("--volume-driver", help="Only local is known"),
@@ -113,19 +130,24 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 _NAMES = {
     "add_host": "extra_hosts",
     "device": "devices",
+    "device_cgroup_rule": "device_cgroup_rules",
     "dns_option": "dns_opt",
     "env": "environment",
     "interactive": "stdin_open",
+    "ipc": "ipc_mode",
     "link": "links",
     "label": "labels",
     "memory": "mem_limit",
     "memory_reservation": "mem_reservation",
     "memory_swap": "memswap_limit",
+    "memory_swappiness": "mem_swappiness",
     "mount": "mounts",
+    "pid": "pid_mode",
     "publish": "ports",
     "publish_all": "publish_all_ports",
     "sysctl": "sysctls",
     "ulimit": "ulimits",
+    "uts": "uts_mode",
     "volume": "volumes",
     "workdir": "working_dir",
 }
@@ -134,6 +156,8 @@ _NAMES = {
 def _parse(command: tuple[str, ...], flags: dict[str, Any]) -> Options:
     environment = [line for path in flags.pop("env_file") for line in _environment_lines(path)]
     environment += flags.pop("env")
+    flags["label"] = [*(line for path in flags.pop("label_file") for line in _environment_lines(path)), *flags["label"]]
+    flags |= {name: [_by_device(item, field) for item in flags[name]] for name, field in _OF_DEVICES.items()}
     flags["sysctl"] = dict(item.partition("=")[::2] for item in flags["sysctl"])
     flags |= _networking(flags)
     flags["mount"] = [parse_mount_text(text) for text in flags["mount"]]
@@ -148,6 +172,20 @@ def _parse(command: tuple[str, ...], flags: dict[str, Any]) -> Options:
         flags["entrypoint"] = [flags["entrypoint"]] if flags["entrypoint"] else []
     given = {_NAMES.get(name, name): value for name, value in _given(flags).items()}
     return Options.parse(command or None, {**given, "environment": environment})
+
+
+_OF_DEVICES = {
+    "blkio_weight_device": "Weight",
+    **dict.fromkeys(("device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops"), "Rate"),
+}
+
+
+def _by_device(text: str, field: str) -> dict[str, Any]:
+    """`/dev/sda:1mb`, docker's flag, in the words of the Engine API."""
+    path, colon, value = text.rpartition(":")
+    if not colon or not path.startswith("/"):
+        raise click.UsageError(f"{text!r} is not PATH:{field.upper()}")
+    return {"Path": path, field: size_in_bytes(value, field.lower())}
 
 
 def _networking(flags: dict[str, Any]) -> dict[str, Any]:
