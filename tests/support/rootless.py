@@ -6,7 +6,7 @@ _LIST = Path(__file__).parent.parent / "e2e" / "ROOTLESS.md"
 
 
 def reasons(text: str) -> dict[str, str]:
-    """By test ("test_x.py::test_y"), from the list's rows: `| file | test, test | reason |`."""
+    """By test ("test_x.py::test_y"), from the list's rows: `| file | test, test | reason |`, `*` for all of a file."""
     found = {}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
@@ -21,4 +21,4 @@ _REASONS = reasons(_LIST.read_text(encoding="utf-8"))
 def reason(node: str) -> str:
     """Why that test (a node's id) is left out, "" for one that is not."""
     test = node.rpartition("/")[2].partition("[")[0]
-    return _REASONS.get(test, "")
+    return _REASONS.get(test) or _REASONS.get(f"{test.partition('::')[0]}::*", "")
