@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 EVENTS = "events"
 _REMOVE_TIMEOUT_S = 10.0
+_LOCK_S = 0.1  # after that it is looked again who has it
 _SHOWN_LINES = 20
 _IMAGE_TRIES = 5
 _POLL_S = 0.002
@@ -609,22 +610,33 @@ class LocalEngine:
         name and no other container. Raises Conflict, ContainerNotFound.
         """
         record = self.record(name)
-        if self.state(record).alive:
-            if not force:
-                raise Conflict(f"container {record.name} is running: stop it first, or remove it with force=True")
-            self._unfreeze(record)
+        deadline = monotonic() + _REMOVE_TIMEOUT_S
+        while True:
+            self._end_for_removal(record, force)
             try:
-                self.kill(record.id, SIGKILL)
-                self.wait(record.id)
-            except (NotRunning, ContainerNotFound):
-                pass
+                with self.store.locked(record.id, _LOCK_S, "remove"):
+                    recovery.discard(
+                        self.store, self.images, record.id, anonymous_volumes=anonymous_volumes or record.auto_remove
+                    )
+                return
+            except ContainerNotFound:  # it removed itself
+                recovery.collect(self.store, self.images)
+                return
+            except Conflict:  # somebody starts it, say: look again whether it runs
+                if monotonic() >= deadline:
+                    raise
+
+    def _end_for_removal(self, record: Record, force: bool) -> None:
+        if not self.state(record).alive:
+            return
+        if not force:
+            raise Conflict(f"container {record.name} is running: stop it first, or remove it with force=True")
+        self._unfreeze(record)
         try:
-            with self.store.locked(record.id, _REMOVE_TIMEOUT_S, "remove"):
-                recovery.discard(
-                    self.store, self.images, record.id, anonymous_volumes=anonymous_volumes or record.auto_remove
-                )
-        except ContainerNotFound:  # it removed itself
-            recovery.collect(self.store, self.images)
+            self.kill(record.id, SIGKILL)
+            self.wait(record.id)
+        except (NotRunning, ContainerNotFound):
+            return
 
     def discard(self, container_id: str) -> None:
         """Take everything away of a container that never was; its lock is held by the caller."""

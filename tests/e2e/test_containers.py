@@ -21,6 +21,8 @@ from wherry.errors import (
     NotRunning,
     Unsupported,
 )
+from wherry.local import LocalEngine
+from wherry.state import State
 
 pytestmark = pytest.mark.e2e
 
@@ -414,3 +416,14 @@ def test_what_does_not_run_cannot_be_killed(client: Client) -> None:
         container.stop()
         with pytest.raises(Conflict, match="was not started"):
             container.wait(1)
+
+
+def test_one_that_comes_to_life_while_it_is_removed_is_removed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its shim was starting it at the first look, for a client that was killed."""
+    container = client.run("busybox", "sleep 1000", network="none")
+    looks = [State(status="created")]
+    look = LocalEngine.state
+    monkeypatch.setattr(LocalEngine, "state", lambda self, record: looks.pop() if looks else look(self, record))
+    container.remove(force=True)
+    assert looks == []
+    assert client.containers.list(all=True) == []
