@@ -8,7 +8,6 @@ import selectors
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,10 @@ def test_the_seeds_session_and_an_upgrade_in_the_middle_of_a_download(daemon: Da
     daemon.docker("exec", "docker-nginx", "sh", "-c", f"head -c {_SIZE} /dev/zero > /usr/share/nginx/html/big")
 
     got: list[bytes] = []
-    downloading = threading.Thread(target=lambda: got.append(host.neighbour.call(lambda: _slow_download(host.address))))
+    upgraded = threading.Event()
+    downloading = threading.Thread(
+        target=lambda: got.append(host.neighbour.call(lambda: _download(host.address, upgraded)))
+    )
     downloading.start()
     try:
         for _ in range(2):
@@ -54,6 +56,7 @@ def test_the_seeds_session_and_an_upgrade_in_the_middle_of_a_download(daemon: Da
             assert daemon.docker("ps", "--format", "{{.Names}}") == "docker-nginx\n"
             assert downloading.is_alive()
     finally:
+        upgraded.set()
         downloading.join()
     assert got == [hashlib.sha256(bytes(_SIZE)).digest()]
     assert int(daemon.docker("inspect", "--format", "{{.State.Pid}}", "docker-nginx")) == pid
@@ -70,19 +73,18 @@ def _ancestors(pid: int) -> list[tuple[int, str]]:
         found.append((pid, Path(f"/proc/{pid}/comm").read_text().strip()))
 
 
-def _slow_download(address: str) -> bytes:
-    """The digest of what one connection brings, a MiB at a time, so that it takes its time."""
+def _download(address: str, upgraded: threading.Event) -> bytes:
+    """The digest of what one connection brings: a part of it, and the rest once the daemon is another one."""
     digest = hashlib.sha256()
     with socket.create_connection((address, 80), timeout=30) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         client.sendall(b"GET /big HTTP/1.0\r\nHost: x\r\n\r\n")
-        file = client.makefile("rb")
-        while file.readline().strip():
-            continue
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-            time.sleep(0.05)  # the daemon is stopped and started meanwhile
-        file.close()
+        with client.makefile("rb") as file:
+            while file.readline().strip():
+                continue
+            digest.update(file.read(1 << 20))
+            assert upgraded.wait(60)
+            while piece := file.read(1 << 20):
+                digest.update(piece)
     return digest.digest()
 
 
