@@ -118,7 +118,9 @@ def test_a_world_sees_what_is_left_in_it(world: World) -> None:
     assert process.stdout
     try:
         process.stdout.readline()
-        assert [line.split()[0] for line in world.left_over()] == ["process", "mount", "file"]
+        found = world.left_over()
+        assert {line.split()[0] for line in found} == {"process", "mount", "file"}
+        assert any(line.startswith(f"process {process.pid}:") for line in found)
     finally:
         world.raze()
         process.communicate()

@@ -93,6 +93,7 @@ PROTOCOLS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
 Entries = dict[tuple[int, str], nftables.Elements]  # by family and map
 
 _SIGKILL = 9
+_MAC_PATIENCE_S = 5.0
 _LOOPBACK = 1  # the index of lo in every namespace
 _EVERYWHERE, _EVERYWHERE_6 = "0.0.0.0", "::"
 _LOOPBACK_6 = "::1"
@@ -771,10 +772,26 @@ def _add_macvlan(outer: RouteSocket, inner: RouteSocket, attachment: Attachment,
     made = new_macvlan(device, parent, namespace=attachment.namespace, address=interface["mac"], mtu=interface["mtu"])
     outer.execute([made])
     try:
+        _up_when_free(inner, device)
         _address(inner, attachment.namespace, interface)
     except BaseException:
         _delete_device(inner, device)
         raise
+
+
+def _up_when_free(inner: RouteSocket, device: str) -> None:
+    """Bring a macvlan up. The container's last one may still have the MAC: its namespace is taken down in time."""
+    from time import monotonic, sleep
+
+    deadline = monotonic() + _MAC_PATIENCE_S
+    while True:
+        try:
+            inner.execute([set_link(inner.link(device).index, up=True)])
+            return
+        except NetlinkError as error:
+            if error.errno != errno.EADDRINUSE or monotonic() >= deadline:
+                raise
+        sleep(0.005)
 
 
 def _address(inner: RouteSocket, namespace: int, interface: "dict[str, Any]") -> None:
