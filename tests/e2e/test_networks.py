@@ -295,7 +295,16 @@ def test_without_nf_tables_the_shim_hands_published_ports_on(
         web = _serve(client, "web", network="front", ports={80: 8080, "81/udp": None})
     peer, other = (client.run("busybox", ["sleep", "60"], network=name) for name in ("front", "back"))
     assert world.host.get("http://127.0.0.1:8080/") == b"web\n"
-    assert world.host.neighbour.get(f"http://{world.host.address}:8080/") == b"web\n"
+
+    def from_the_neighbour() -> list[str]:
+        try:
+            page = world.host.neighbour.get(f"http://{world.host.address}:8080/", 5)
+        except OSError as error:  # a new connection has another port: an old one's traces can be in its way
+            return [str(error)]
+        assert page == b"web\n"
+        return []
+
+    assert settled(from_the_neighbour, 20) == []
     assert _get(peer, web.ip) == "web"
     assert _get(peer, f"{world.host.address}:8080") == "web"
     assert leftovers.tables() == []
