@@ -1,11 +1,13 @@
 """What a pull or a push tells while it runs."""
 
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Generator
+from typing import Literal, TypeVar
 
 import attrs
 
+T = TypeVar("T")
+E = TypeVar("E")
 Phase = Literal[
     "resolving",  # asking the registry what the name stands for
     "waiting",  # another process is fetching the same
@@ -53,3 +55,17 @@ class Throttle:
         if now - self._last >= _INTERVAL_S or current == self._total:
             self._last = now
             self._tell(current)
+
+
+def drive(events: Generator[E, None, T], progress: Callable[[E], None] | None) -> T:
+    """Run *events* to their end, showing each to *progress*; what they return."""
+    try:
+        while True:
+            event = next(events)
+            if progress is not None:
+                progress(event)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        events.close()

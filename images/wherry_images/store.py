@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from wherry_images import records
 from wherry_images.content import Content
@@ -17,6 +17,7 @@ from wherry_images.database import Database
 from wherry_images.errors import ImageInUse, ImageNotFound, Offline
 from wherry_images.image import Image
 from wherry_images.layout import Layout, make_directory
+from wherry_images.progress import drive
 from wherry_images.reference import Reference, parse_reference
 from wherry_images.snapshot import LayerPath, Snapshotter, snapshotter
 from wherry_oci.errors import InvalidArgument
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     Results = list[Result]
     _Lower = list[LowerLayer]
 
-T = TypeVar("T")
-E = TypeVar("E")
 
 Policy = Literal["missing", "always", "never", "newer"]
 StrPath = str | os.PathLike[str]
@@ -143,7 +142,7 @@ class ImageStore:
         Raises ManifestUnknown, AuthRequired, RateLimited, RegistryUnreachable, DigestMismatch, InvalidLayer, NoSpace,
         UnsupportedImage, …: it has not failed if it returns.
         """
-        return _drive(self.pulling(reference, platform=platform, policy=policy, credentials=credentials), progress)
+        return drive(self.pulling(reference, platform=platform, policy=policy, credentials=credentials), progress)
 
     def pulling(
         self,
@@ -362,7 +361,7 @@ class ImageStore:
         What the registry has already is not sent again. *progress* is called in this thread. With a *chunk_size*, in
         bytes, blobs are sent in several requests. Raises AuthRequired, RegistryUnreachable, RegistryRefused, …
         """
-        return _drive(self.pushing(name, credentials=credentials, chunk_size=chunk_size), progress)
+        return drive(self.pushing(name, credentials=credentials, chunk_size=chunk_size), progress)
 
     def pushing(
         self, name: str, *, credentials: "Credentials | None" = None, chunk_size: int | None = None
@@ -381,7 +380,7 @@ class ImageStore:
     ) -> str:
         """Send *images*, one for each platform, and an index of them under *name*; tells the index' digest."""
         found = [self.get(image) for image in images]
-        return _drive(self._push(parse_reference(name), found, True, credentials, None), progress)
+        return drive(self._push(parse_reference(name), found, True, credentials, None), progress)
 
     def _push(
         self,
@@ -620,7 +619,7 @@ class ImageStore:
 
         lease.add(found.manifest.config.digest, *found.documents)
         stores = self._stores()
-        snapshots = _drive(Pull(stores, RegistryConfig(), found, lease).run(), progress)
+        snapshots = drive(Pull(stores, RegistryConfig(), found, lease).run(), progress)
         return record_image(stores, found, snapshots, None, names)
 
     # -- registries ----------------------------------------------------------------------------------------------------
@@ -743,20 +742,6 @@ class ImageStore:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_made": False}
-
-
-def _drive(events: "Generator[E, None, T]", progress: "Callable[[E], None] | None") -> T:
-    """Run *events* to their end, showing each to *progress*; what they return."""
-    try:
-        while True:
-            event = next(events)
-            if progress is not None:
-                progress(event)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        events.close()
 
 
 @contextmanager

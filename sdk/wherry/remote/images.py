@@ -11,7 +11,7 @@ from wherry_images import Credentials, Image, PullEvent, PushEvent
 from wherry_images.collect import Pruned
 from wherry_images.credentials import erase_credentials, find_credentials, store_credentials
 from wherry_images.image import image_of
-from wherry_images.progress import Phase
+from wherry_images.progress import Phase, drive
 from wherry_images.reference import DEFAULT_REGISTRY, parse_reference
 from wherry_images.search import Result
 from wherry_oci.errors import InvalidArgument, Unsupported
@@ -72,15 +72,7 @@ class RemoteImageCollection:
             except ImageNotFound:
                 if policy == "never":
                     raise
-        events = self.pulling(reference, platform=platform)
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                image: Image = stop.value
-                return image
-            if progress is not None:
-                progress(event)
+        return drive(self.pulling(reference, platform=platform), progress)
 
     def pulling(
         self, reference: str, *, platform: str | None = None, credentials: Credentials | None = None
@@ -98,14 +90,7 @@ class RemoteImageCollection:
 
     def push(self, name: str, *, progress: Callable[[PushEvent], None] | None = None) -> str:
         """As `ImageCollection.push`."""
-        events = self.pushing(name)
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                return str(stop.value)
-            if progress is not None:
-                progress(event)
+        return drive(self.pushing(name), progress)
 
     def pushing(self, name: str, *, credentials: Credentials | None = None) -> Generator[PushEvent, None, str]:
         """As `push`, as an iterator of its events that returns the digest."""
