@@ -27,7 +27,7 @@ from wherry.logreader import LogReader, Reader, last, open_log
 from wherry.mounts import IMAGE, VOLUME, MountPoint
 from wherry.networkoptions import CONTAINER
 from wherry.options import Options, health_check, published
-from wherry.reservation import Reservation
+from wherry.reservation import Reservation, modules_for
 from wherry_images import Image, ImageStore
 from wherry_images.errors import ImageNotFound
 from wherry_oci.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable, Unsupported
@@ -247,7 +247,8 @@ class LocalEngine:
 
     def _reserve(self, options: Options, *, with_shim: bool = True) -> Reservation:
         try:
-            return Reservation(str(self.root), options.cgroup_parent, with_shim=with_shim)
+            ahead = modules_for(options.network, ports=bool(options.ports or options.publish_all_ports))
+            return Reservation(str(self.root), options.cgroup_parent, with_shim=with_shim, ahead=ahead)
         except OSError as error:
             raise Unavailable(f"{error.filename or self.root}: {(error.strerror or str(error)).lower()}") from error
 
@@ -486,7 +487,9 @@ class LocalEngine:
             raise
 
     def _new_shim(self, record: Record) -> Shim:
-        shim = Shim(str(self.store.directory(record.id)), f"{record.settings['cgroup_parent']}/{record.id}")
+        settings = record.settings
+        ahead = modules_for(settings["network"], ports=bool(settings["ports"]))
+        shim = Shim(str(self.store.directory(record.id)), f"{settings['cgroup_parent']}/{record.id}", ahead)
         shim.move()
         return shim
 

@@ -2,7 +2,7 @@
 The nf_tables tables of one root's networks: one of IPv4, and one of IPv6 where a network has that.
 
 What is the same for every network stands in chains, what a network has of its own in sets, so that networks come and
-go by a few elements. Published ports are elements of the maps that the shims fill (`wherry_shim.network`).
+go by a few elements. Published ports are elements of the maps that the shims fill (`wherry_shim.portmaps`).
 """
 
 import errno
@@ -13,7 +13,7 @@ from wherry import subnets
 from wherry_oci.errors import Unavailable
 from wherry_oci.linux import nftables
 from wherry_oci.linux.netlink import NetlinkError
-from wherry_shim.network import ADDRESSED, PORTS, Entries, remove_entries
+from wherry_shim.portmaps import ADDRESSED, PORTS, Entries, remove_entries
 
 if TYPE_CHECKING:
     from wherry.network import Network

@@ -18,7 +18,7 @@ from wherry_images import ImageStore
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_shim import nametable, records
 from wherry_shim.eventlog import EventLog
-from wherry_shim.network import unpublish
+from wherry_shim.portmaps import unpublish
 from wherry_shim.tree import remove_tree
 
 _EXIT_KEPT_S = 300  # for those who still ask how an auto-removed container ended

@@ -10,7 +10,7 @@ import os
 from fcntl import LOCK_EX, flock
 from types import TracebackType
 
-from wherry_shim.launch import Shim, remove_cgroup
+from wherry_shim.launch import NETWORK, PORTS, Shim, remove_cgroup
 from wherry_shim.tree import remove_tree
 
 DEFAULT_CGROUP_PARENT = "/wherry"
@@ -19,11 +19,20 @@ LOCK = "lock"
 _ID_BYTES = 32
 
 
+def modules_for(network: str, *, ports: bool) -> str:
+    """What the shim of a container with that network, and perhaps published ports, is told to import ahead."""
+    if network == "host":
+        return ""
+    return f"{NETWORK},{PORTS}" if ports else NETWORK
+
+
 class Reservation:
     """A context manager; what was not taken by `take` when it is left is given up."""
 
-    def __init__(self, root: str, cgroup_parent: str = DEFAULT_CGROUP_PARENT, *, with_shim: bool = True) -> None:
-        """Raises OSError."""
+    def __init__(
+        self, root: str, cgroup_parent: str = DEFAULT_CGROUP_PARENT, *, with_shim: bool = True, ahead: str = ""
+    ) -> None:
+        """*ahead* is what the shim imports while it waits, see `Shim`. Raises OSError."""
         self.id, self.lock = _make(f"{root}/{CONTAINERS}")
         self.directory = f"{root}/{CONTAINERS}/{self.id}"
         self.cgroup = f"{cgroup_parent}/{self.id}"
@@ -31,7 +40,7 @@ class Reservation:
         self.shim: Shim | None = None
         try:
             if with_shim:
-                self.shim = Shim(self.directory, self.cgroup)
+                self.shim = Shim(self.directory, self.cgroup, ahead)
         except BaseException:
             self._remove()
             raise

@@ -13,7 +13,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_BOOTSTRAP = "import sys;sys.path[:0]=sys.argv[3:];from wherry_shim.main import main;main()"
+NETWORK = "wherry_shim.network"
+PORTS = "wherry_shim.portmaps"
+
+_BOOTSTRAP = "import sys;sys.path[:0]=sys.argv[4:];from wherry_shim.main import main;main()"
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 # SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM, SIGCHLD: whatever the starter has done with them
 _RESET_SIGNALS = (1, 2, 3, 13, 15, 17)
@@ -36,11 +39,16 @@ class Shim:
     goes by itself.
     """
 
-    def __init__(self, directory: str, cgroup: str) -> None:
-        """Of the container in *directory*, whose *cgroup* it enters while it waits. Raises OSError."""
+    def __init__(self, directory: str, cgroup: str, ahead: str = "") -> None:
+        """
+        Of the container in *directory*, whose *cgroup* it enters while it waits. Raises OSError.
+
+        The modules *ahead* (NETWORK, PORTS) it imports while it waits. What it does not need it goes without:
+        each container has such a process, and its memory counts.
+        """
         ours, its = Channel.pair()
         try:
-            self._pid = _spawn(directory, cgroup, its.fileno())
+            self._pid = _spawn(directory, cgroup, ahead, its.fileno())
         except BaseException:
             ours.close()
             raise
@@ -120,9 +128,9 @@ class Shim:
         _reap(self._pid)
 
 
-def _spawn(directory: str, cgroup: str, line: int) -> int:
+def _spawn(directory: str, cgroup: str, ahead: str, line: int) -> int:
     interpreter = os.path.realpath(sys.executable)
-    arguments = [interpreter, "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP, directory, cgroup, *_roots()]
+    arguments = [interpreter, "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP, directory, cgroup, ahead, *_roots()]
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     image = _read_only_image(interpreter)
     # Descriptors are moved out of the way first: one of them may be 3 itself.

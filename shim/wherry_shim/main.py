@@ -1,5 +1,5 @@
 """
-A shim's first steps: `python -I -S -c … DIRECTORY CGROUP`, the container's, as `wherry_shim.launch` starts it.
+A shim's first steps: `python -I -S -c … DIRECTORY CGROUP MODULES`, the container's, as `wherry_shim.launch` starts it.
 
 Descriptor 3 is the line to whoever started it, on which it waits for its order: one message, `{"run": …}`, with the
 descriptor of the container's lock beside it, which it holds for as long as it lives, and perhaps that of the network
@@ -30,7 +30,7 @@ def main() -> None:
     gc.disable()  # a start makes no garbage worth a search, and a search writes to pages shared with the child
     status = _FAILED
     try:
-        status = _serve(Channel(socket(fileno=LINE)), *sys.argv[1:3])
+        status = _serve(Channel(socket(fileno=LINE)), *sys.argv[1:4])
     finally:
         os._exit(status)  # nothing is left to be done, and an interpreter's own end costs 2 ms
 
@@ -48,7 +48,7 @@ def _detach() -> None:
     p.set_name(b"wherry-shim")
 
 
-def _serve(line: Channel, directory: str, cgroup: str) -> int:
+def _serve(line: Channel, directory: str, cgroup: str, modules: str) -> int:
     try:
         from wherry_shim.supervisor import Supervisor, enter_cgroup, leave_cgroup, stay_ready
     except BaseException as error:
@@ -58,7 +58,8 @@ def _serve(line: Channel, directory: str, cgroup: str) -> int:
         raise
     enter_cgroup(cgroup)
     if not line.has_message():
-        from wherry_shim import network  # noqa: F401 # most containers need it, and there is time now
+        for name in filter(None, modules.split(",")):  # it will need them, and there is time now
+            __import__(name)
     stay_ready(cgroup, line)
     order = line.receive()
     if order is None:

@@ -46,27 +46,8 @@ container has IPv6, unless it says `ipv4_only`.
 import errno
 import os
 import select
-from _socket import (
-    AF_INET,
-    AF_INET6,
-    IPPROTO_IPV6,
-    IPPROTO_SCTP,
-    IPPROTO_TCP,
-    IPPROTO_UDP,
-    IPV6_V6ONLY,
-    SO_RCVBUF,
-    SO_REUSEADDR,
-    SOCK_DGRAM,
-    SOCK_STREAM,
-    SOL_SOCKET,
-    inet_aton,
-    inet_ntop,
-    inet_pton,
-    socket,
-)
+from _socket import AF_INET, AF_INET6
 
-from wherry_oci.errors import Conflict, Unavailable
-from wherry_oci.linux import nftables
 from wherry_oci.linux.namespaces import CLONE_NEWNET, setns, unshare
 from wherry_oci.linux.netlink import NetlinkError
 from wherry_oci.linux.rtnetlink import (
@@ -79,100 +60,17 @@ from wherry_oci.linux.rtnetlink import (
     reflect,
     set_link,
 )
+from wherry_shim.attachment import AttachFailed, Attachment, attempt, family_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# The maps of published ports. On every address of the host, and on one:
-PORTS = "ports"  # protocol . port → address . port
-ADDRESSED = "addressed"  # host's address . protocol . port → address . port
-
-PROTOCOLS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
-
-Entries = dict[tuple[int, str], nftables.Elements]  # by family and map
+    from wherry_oci.linux.nftables import NftSocket
 
 _SIGKILL = 9
 _MAC_PATIENCE_S = 5.0
 _LOOPBACK = 1  # the index of lo in every namespace
-_EVERYWHERE, _EVERYWHERE_6 = "0.0.0.0", "::"
-_LOOPBACK_6 = "::1"
-_PORT_TRIES = 32  # for a number that is free in both families
-
-
-class PortInUse(Conflict):
-    """A port that was to be published is taken on the host: `address`, `port`, `protocol`, and `holder` if known."""
-
-    kind = "port_in_use"
-
-    def __init__(self, address: str, port: int, protocol: str, holder: str | None) -> None:
-        by = f" by {holder}" if holder else ""
-        super().__init__(f"{protocol} port {port} of {address} is in use{by}: publish another one, or end its holder")
-        self.address = address
-        self.port = port
-        self.protocol = protocol
-        self.holder = holder
-
-    def facts(self) -> "dict[str, Any]":
-        """The attributes, ready for JSON."""
-        return {"address": self.address, "port": self.port, "protocol": self.protocol, "holder": self.holder}
-
-
-class AttachFailed(Unavailable):
-    """A *step* of the network's making failed with *errno*; all earlier ones are undone."""
-
-    kind = "network"
-
-    def __init__(self, step: str, error: OSError) -> None:
-        super().__init__(f"{step}: {error.strerror}")
-        self.step = step
-        self.errno = error.errno or 0
-
-    def facts(self) -> "dict[str, Any]":
-        """The attributes, ready for JSON."""
-        return {"step": self.step, "errno": self.errno}
-
-
-class Attachment:
-    """
-    A container's network as it is: `namespace` (a descriptor; None for the host's own), `interfaces` (of the plan),
-    `ports` as published, with the real host ports, and the sockets that keep them from others. Ended by `detach`.
-    """
-
-    __slots__ = ("_sockets", "interfaces", "namespace", "outside", "ports", "proxy", "reserved", "table")
-
-    def __init__(self) -> None:
-        self.namespace: int | None = None
-        self.table = ""
-        self.proxy = False  # the kernel translates nothing
-        self.outside = False  # the sockets are in another network than the bridges, whose kernel translates for itself
-        self.reserved: list[dict[str, Any]] = []  # ports, with no container's address yet
-        self.ports: list[dict[str, Any]] = []
-        self.interfaces: list[dict[str, Any]] = []
-        self._sockets: list[tuple[dict[str, Any], socket]] = []
-
-    def hold(self, port: "dict[str, Any]", reserved: socket) -> None:
-        """Keep the socket that has the *port* open until the end."""
-        self._sockets.append((port, reserved))
-
-    def proxied(self) -> "list[tuple[socket, dict[str, Any]]]":
-        """The sockets that are to be served, as no translation does it (on [::1], or at all), with their ports."""
-        places = {(port["host_ip"], port["host_port"], port["protocol"]): port for port in self.ports}
-        found = []
-        for port, reserved in self._sockets:
-            published = places.get((port["host_ip"], port["host_port"], port["protocol"]))
-            proxied = self.proxy or self.outside or port["host_ip"] in (_EVERYWHERE_6, _LOOPBACK_6)
-            if published is not None and proxied:
-                found.append((reserved, published))
-        return found
-
-    def close(self) -> None:
-        """Let go of ports and namespace, in that order; published or not."""
-        while self._sockets:
-            self._sockets.pop()[1].close()
-        if self.namespace is not None:
-            os.close(self.namespace)
-            self.namespace = None
 
 
 def attach(plan: "dict[str, Any]", bridges: "int | None" = None, owner: "int | None" = None) -> Attachment:
@@ -192,41 +90,55 @@ def attach(plan: "dict[str, Any]", bridges: "int | None" = None, owner: "int | N
     try:
         if mode == "join":
             _enter(bridges)
-            attachment.namespace = _step("open the network namespace " + plan["path"], _open, plan["path"])
+            attachment.namespace = attempt("open the network namespace " + plan["path"], _open, plan["path"])
             _check_process(plan)
         else:
-            both = _has_ipv6(plan.get("interfaces", ()))
-            for port in plan.get("ports", ()):
-                _reserve(attachment, port, both)
+            _reserve_ports(attachment, plan)
             attachment.outside = bridges is not None
             _enter(bridges)
             attachment.proxy = bool(plan.get("proxy"))
             attachment.table = "" if attachment.proxy else plan.get("table") or ""
             _make_namespace(attachment, plan, owner)
             _check_ports(attachment)
-            ports = _aimed(attachment)
-            if ports and not attachment.proxy:
-                _step("publish the ports", publish, attachment.table, ports)
-            attachment.ports = ports
+            _publish(attachment, _aimed(attachment))
     except BaseException:
         _undo(attachment)
         raise
     return attachment
 
 
+def _reserve_ports(attachment: Attachment, plan: "dict[str, Any]") -> None:
+    both = _has_ipv6(plan.get("interfaces", ()))
+    for port in plan.get("ports", ()):
+        from wherry_shim import ports
+
+        ports.reserve(attachment, port, both)
+
+
+def _publish(attachment: Attachment, ports: "list[dict[str, Any]]") -> None:
+    if ports and not attachment.proxy:
+        from wherry_shim import portmaps
+
+        attempt("publish the ports", portmaps.publish, attachment.table, ports)
+    attachment.ports = ports
+
+
 def _enter(namespace: "int | None") -> None:
     if namespace is not None:
-        _step("enter the network of the bridges", setns, namespace, CLONE_NEWNET)
+        attempt("enter the network of the bridges", setns, namespace, CLONE_NEWNET)
 
 
 def detach(attachment: Attachment) -> None:
     """Stop publishing and let everything go; safe to repeat. Raises AttachFailed, having let go all the same."""
-    netfilter: nftables.NftSocket | None = None
+    netfilter: NftSocket | None = None
     try:
         if attachment.ports and not attachment.proxy:
-            netfilter = _step("talk to nf_tables", nftables.NftSocket)
-            entries = _entries(attachment.ports)
-            _step("stop publishing the ports", remove_entries, netfilter, attachment.table, entries)
+            from wherry_oci.linux import nftables
+            from wherry_shim import portmaps
+
+            netfilter = attempt("talk to nf_tables", nftables.NftSocket)
+            entries = portmaps.entries_of(attachment.ports)
+            attempt("stop publishing the ports", portmaps.remove_entries, netfilter, attachment.table, entries)
             attachment.ports = []
     finally:
         attachment.close()
@@ -249,7 +161,7 @@ def connect(attachment: Attachment, interface: "dict[str, Any]", table: str) -> 
         inner = _socket_in(attachment.namespace)
         try:
             step = f"connect to bridge {interface['bridge']}"
-            _step(step, _add_interface, outer, inner, attachment, interface)
+            attempt(step, _add_interface, outer, inner, attachment, interface)
             attachment.interfaces.append(interface)
             try:
                 _settle(attachment, inner)
@@ -273,10 +185,10 @@ def disconnect(attachment: Attachment, network: str) -> None:
     try:
         step = f"disconnect from {interface.get('parent') or interface['bridge']}"
         if interface.get("parent"):
-            _step(step, _delete_device, inner, interface["device"])
+            attempt(step, _delete_device, inner, interface["device"])
         else:
             with RouteSocket() as outer:
-                _step(step, _delete_device, outer, interface["host_device"])
+                attempt(step, _delete_device, outer, interface["host_device"])
         attachment.interfaces.remove(interface)
         _settle(attachment, inner)
     finally:
@@ -285,310 +197,29 @@ def disconnect(attachment: Attachment, network: str) -> None:
 
 def _settle(attachment: Attachment, inner: RouteSocket) -> None:
     """After an interface has come or gone: default routes, and where the published ports lead."""
-    _step("set the default route", _set_default_routes, inner, attachment.interfaces)
+    attempt("set the default route", _set_default_routes, inner, attachment.interfaces)
     ports = _aimed(attachment)
     if attachment.proxy:
         attachment.ports = ports
     elif ports != attachment.ports:
-        _step("stop publishing the ports", unpublish, attachment.table, attachment.ports)
+        from wherry_shim import portmaps
+
+        attempt("stop publishing the ports", portmaps.unpublish, attachment.table, attachment.ports)
         attachment.ports = []
-        _step("publish the ports", publish, attachment.table, ports)
-        attachment.ports = ports
+        _publish(attachment, ports)
 
 
 def _socket_in(namespace: int) -> RouteSocket:
     """A netlink socket of that network namespace. Raises AttachFailed."""
-    host = _step("open the host's network namespace", _own_namespace)
+    host = attempt("open the host's network namespace", _own_namespace)
     try:
-        _step("enter the container's network namespace", setns, namespace, CLONE_NEWNET)
+        attempt("enter the container's network namespace", setns, namespace, CLONE_NEWNET)
         try:
             return RouteSocket()
         finally:
             setns(host, CLONE_NEWNET)
     finally:
         os.close(host)
-
-
-def publish(table: str, ports: "list[dict[str, Any]]") -> None:
-    """
-    Send what comes to these host ports to their containers. Repeating it is fine, and entries that a killed shim left
-    for the same host ports are replaced: the sockets say whose a port is. Raises NetlinkError.
-    """
-    _put_entries(table, _entries(ports))
-    for port in ports:
-        if port["protocol"] == "udp" and ":" not in port["host_ip"]:
-            _redirect_flows(port)
-
-
-def _put_entries(table: str, entries: Entries) -> None:
-    with nftables.NftSocket() as netfilter:
-        try:
-            _add_entries(netfilter, table, entries)
-        except NetlinkError as error:
-            if error.errno not in (errno.EEXIST, errno.EBUSY):
-                raise
-            while True:
-                try:
-                    _replace_entries(netfilter, table, entries)
-                    return
-                except NetlinkError as again:
-                    if again.errno != errno.ERESTART:  # somebody else's commit came between
-                        raise
-
-
-def unpublish(table: str, ports: "list[dict[str, Any]]") -> None:
-    """Remove these ports from the maps, unless they lead to another container by now. Raises NetlinkError."""
-    if not ports:
-        return
-    with nftables.NftSocket() as netfilter:
-        remove_entries(netfilter, table, _entries(ports))
-
-
-def remove_entries(netfilter: nftables.NftSocket, table: str, entries: Entries) -> None:
-    """Remove those of *entries* that are there with the same data. Raises NetlinkError."""
-    while True:
-        try:
-            generation = netfilter.generation()
-            change = nftables.Transaction(table)
-            for (family, name), elements in entries.items():
-                there = netfilter.find(table, name, elements, family)
-                part = nftables.Transaction(table, family)
-                part.delete_elements(name, [key for key, data in elements.items() if there.get(key) == data])
-                change.messages += part.messages
-            netfilter.commit(change, generation)
-            return
-        except NetlinkError as error:
-            if error.errno == errno.ENOENT:
-                return  # the table itself is gone
-            if error.errno != errno.ERESTART:  # somebody else's commit came between
-                raise
-
-
-# Ports
-
-
-def _reserve(attachment: Attachment, port: "dict[str, Any]", both: bool) -> None:
-    """Take the port, on 0.0.0.0 and with *both* families on the same number of [::]."""
-    addresses = [port["host_ip"]]
-    if both and port["host_ip"] == _EVERYWHERE and not port.get("ipv4_only"):
-        addresses.append(_EVERYWHERE_6)
-    port = {key: value for key, value in port.items() if key != "ipv4_only"}
-    numbers = list(range(port["host_port"], port.get("last_host_port", port["host_port"]) + 1))
-    if numbers == [0] and len(addresses) > 1:
-        numbers *= _PORT_TRIES  # what is free in one family may be taken in the other
-    for tried, number in enumerate(numbers, 1):
-        try:
-            taken = _reserved_on(addresses, number, port["protocol"])
-        except PortInUse:
-            if tried == len(numbers):
-                raise
-            continue
-        for address, reserved in taken:
-            bound = {**port, "host_ip": address, "host_port": number}
-            if reserved is not None:
-                bound["host_port"] = reserved.getsockname()[1]
-                attachment.hold(bound, reserved)
-            attachment.reserved.append(bound)
-        return
-
-
-def _reserved_on(addresses: "list[str]", number: int, protocol: str) -> "list[tuple[str, socket | None]]":
-    """A socket for each of *addresses*, all of the same number. Raises PortInUse, AttachFailed."""
-    taken: list[tuple[str, socket | None]] = []
-    try:
-        for address in addresses:
-            reserved = _reserve_one(address, number, protocol)
-            taken.append((address, reserved))
-            if reserved is not None:
-                number = reserved.getsockname()[1]
-    except BaseException:
-        for _, reserved in taken:
-            if reserved is not None:
-                reserved.close()
-        raise
-    return taken
-
-
-def _reserve_one(address: str, number: int, protocol: str) -> "socket | None":
-    try:
-        return _reserved(address, number, protocol)
-    except OSError as error:
-        if error.errno == errno.EPROTONOSUPPORT and protocol == "sctp" and number:
-            # A kernel without sctp sockets has nobody who could take the port, and still translates.
-            return None
-        if error.errno == errno.EACCES:
-            lowest = _read("/proc/sys/net/ipv4/ip_unprivileged_port_start").strip()
-            refused = OSError(
-                errno.EACCES,
-                f"only root may have ports below {lowest} here: choose another one, or set "
-                "the sysctl net.ipv4.ip_unprivileged_port_start",
-            )
-            raise AttachFailed(f"reserve {protocol} port {number} of {address}", refused) from error
-        if error.errno != errno.EADDRINUSE:
-            raise AttachFailed(f"reserve {protocol} port {number} of {address}", error) from error
-        raise PortInUse(address, number, protocol, port_holder(address, number, protocol)) from None
-
-
-def _reserved(address: str, number: int, protocol: str) -> socket:
-    family = AF_INET6 if ":" in address else AF_INET
-    reserved = socket(family, SOCK_DGRAM if protocol == "udp" else SOCK_STREAM, PROTOCOLS[protocol])
-    try:
-        if family == AF_INET6:
-            reserved.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
-        _bind(reserved, address, number, protocol)
-    except BaseException:
-        reserved.close()
-        raise
-    return reserved
-
-
-def _bind(reserved: socket, address: str, number: int, protocol: str) -> None:
-    if protocol == "udp":
-        reserved.setsockopt(SOL_SOCKET, SO_RCVBUF, 1)  # nothing is ever read from it
-    elif number:
-        # For connections of an earlier holder that linger in TIME_WAIT; two listeners it does not allow. A chosen
-        # port comes without, so that the kernel chooses one that nobody else is bound to either.
-        reserved.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-    reserved.bind((address, number))
-    if protocol != "udp":
-        reserved.listen(0)
-
-
-def port_holder(address: str, number: int, protocol: str) -> str | None:
-    """Who has the port in this network namespace, as "nginx (pid 12)", so far as /proc tells."""
-    inodes = _socket_inodes(address, number, protocol)
-    if not inodes:
-        return None
-    wanted = {f"socket:[{inode}]" for inode in inodes}
-    for pid in os.listdir("/proc"):
-        if pid.isdecimal() and _has_descriptor(pid, wanted):
-            return f"{_command(pid)} (pid {pid})"
-    return None
-
-
-def _socket_inodes(address: str, number: int, protocol: str) -> set[str]:
-    """The sockets in the way of binding there (proc_net_tcp: the address's words are in machine order)."""
-    found = set()
-    for name in (protocol, f"{protocol}6"):
-        try:
-            lines = _read(f"/proc/thread-self/net/{name}").splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            host, _, port = fields[1].partition(":")
-            if int(port, 16) != number or (protocol == "tcp" and fields[3] != "0A"):  # listening
-                continue
-            its = _address_of(host)
-            if address in (its, _EVERYWHERE, "::") or its in (_EVERYWHERE, "::"):
-                found.add(fields[9])
-    return found
-
-
-def _address_of(words: str) -> str:
-    packed = b"".join(bytes.fromhex(words[at : at + 8])[::-1] for at in range(0, len(words), 8))
-    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
-
-
-def _has_descriptor(pid: str, wanted: set[str]) -> bool:
-    try:
-        for descriptor in os.listdir(f"/proc/{pid}/fd"):
-            try:
-                if os.readlink(f"/proc/{pid}/fd/{descriptor}") in wanted:
-                    return True
-            except OSError:
-                continue  # closed meanwhile
-    except OSError:
-        pass  # ended meanwhile, or not ours to see
-    return False
-
-
-def _command(pid: str) -> str:
-    try:
-        return _read(f"/proc/{pid}/comm").strip()
-    except OSError:
-        return "a process"
-
-
-def _read(path: str) -> str:
-    with open(path, errors="replace") as file:
-        return file.read()
-
-
-# Maps
-
-
-def _entries(ports: "list[dict[str, Any]]") -> Entries:
-    """The elements of each map."""
-    entries: Entries = {}
-    for port in ports:
-        place, key = entry_key(port)
-        target = inet_pton(_family(port["container_ip"]), port["container_ip"])
-        entries.setdefault(place, {})[key] = nftables.address(target) + nftables.port(port["container_port"])
-    return entries
-
-
-def entry_key(port: "dict[str, Any]") -> tuple[tuple[int, str], bytes]:
-    """The family and map, and the key, of a published port."""
-    host_ip = port["host_ip"]
-    family = nftables.IPV6 if ":" in host_ip else nftables.IPV4
-    key = nftables.protocol(PROTOCOLS[port["protocol"]]) + nftables.port(port["host_port"])
-    if host_ip in (_EVERYWHERE, _EVERYWHERE_6):
-        return (family, PORTS), key
-    return (family, ADDRESSED), nftables.address(inet_pton(_family(host_ip), host_ip)) + key
-
-
-def _family(address: str) -> int:
-    return AF_INET6 if ":" in address else AF_INET
-
-
-def _add_entries(netfilter: nftables.NftSocket, table: str, entries: Entries) -> None:
-    change = nftables.Transaction(table)
-    for (family, name), elements in entries.items():
-        part = nftables.Transaction(table, family)
-        part.add_elements(name, elements)
-        change.messages += part.messages
-    netfilter.commit(change)
-
-
-def _replace_entries(netfilter: nftables.NftSocket, table: str, entries: Entries) -> None:
-    generation = netfilter.generation()
-    change = nftables.Transaction(table)
-    for (family, name), elements in entries.items():
-        part = nftables.Transaction(table, family)
-        part.delete_elements(name, list(netfilter.find(table, name, elements, family)))
-        part.add_elements(name, elements)
-        change.messages += part.messages
-    netfilter.commit(change, generation)
-
-
-def _redirect_flows(port: "dict[str, Any]") -> None:
-    """
-    Let clients that sent to the port before it was published, or to a container that had it before, find this one.
-
-    The maps are asked for the first packet of a flow only, and without connections a flow ends when nothing was sent
-    for half a minute: a client that asks again and again from one port would never be heard.
-    """
-    from wherry_oci.linux.conntrack import ConntrackSocket
-
-    target = (inet_aton(port["container_ip"]), port["container_port"].to_bytes(2, "big"))
-    with ConntrackSocket() as connections:
-        try:
-            flows = connections.udp_flows(port["host_port"])
-        except NetlinkError:
-            return  # a kernel without ctnetlink: such clients are heard when they have been silent for long enough
-        stale = [flow for flow in flows if (flow.responder, flow.responder_port) != target]
-        addresses = _addresses(port["host_ip"]) if stale else set()
-        for flow in stale:
-            if flow.destination in addresses:
-                connections.forget(flow)
-
-
-def _addresses(host_ip: str) -> set[bytes]:
-    if host_ip != _EVERYWHERE:
-        return {inet_aton(host_ip)}
-    with RouteSocket() as route:
-        return {inet_aton(address.partition("/")[0]) for _, address in route.addresses(AF_INET)}
 
 
 # Namespace and devices
@@ -600,31 +231,31 @@ def _make_namespace(attachment: Attachment, plan: "dict[str, Any]", owner: "int 
 
     It is entered only for what cannot be done from outside: opening it, sysctls, and a socket that stays in it.
     """
-    host = _step("open the host's network namespace", _own_namespace)
+    host = attempt("open the host's network namespace", _own_namespace)
     inner: RouteSocket | None = None
     outer: RouteSocket | None = None
     try:
         if owner is None:
-            _step("make a network namespace", unshare, CLONE_NEWNET)
+            attempt("make a network namespace", unshare, CLONE_NEWNET)
         else:
-            _step("make a network namespace", _enter_new_of, owner)
+            attempt("make a network namespace", _enter_new_of, owner)
         try:
-            attachment.namespace = _step("open the new network namespace", _own_namespace)
+            attachment.namespace = attempt("open the new network namespace", _own_namespace)
             for name, value in plan.get("sysctls", {}).items():
-                _step(f"set {name}", _write_sysctl, name, str(value))
-            inner = _step("talk to the new network namespace", RouteSocket)
+                attempt(f"set {name}", _write_sysctl, name, str(value))
+            inner = attempt("talk to the new network namespace", RouteSocket)
         finally:
             setns(host, CLONE_NEWNET)
-        _step("bring the loopback device up", inner.execute, [set_link(_LOOPBACK, up=True)])
+        attempt("bring the loopback device up", inner.execute, [set_link(_LOOPBACK, up=True)])
         interfaces = plan.get("interfaces", ())
         if interfaces:
-            outer = _step("talk to the host's network", RouteSocket)
+            outer = attempt("talk to the host's network", RouteSocket)
         for interface in interfaces:
             assert outer is not None
             step = f"connect {interface['device']} to bridge {interface['bridge']}"
-            _step(step, _add_interface, outer, inner, attachment, interface)
+            attempt(step, _add_interface, outer, inner, attachment, interface)
             attachment.interfaces.append(interface)
-        _step("set the default route", _set_default_routes, inner, attachment.interfaces, True)
+        attempt("set the default route", _set_default_routes, inner, attachment.interfaces, True)
     finally:
         os.close(host)
         if inner is not None:
@@ -707,7 +338,7 @@ def _aimed(attachment: Attachment) -> "list[dict[str, Any]]":
     ports = []
     for port in attachment.reserved:
         bridged = [one for one in attachment.interfaces if not one.get("parent")]  # others the host cannot reach
-        target = _outward(bridged, _family(port["host_ip"]))
+        target = _outward(bridged, family_of(port["host_ip"]))
         if target is not None:
             ports.append({"container_ip": target[0], **port})
     return ports
@@ -716,8 +347,8 @@ def _aimed(attachment: Attachment) -> "list[dict[str, Any]]":
 def _outward(interfaces: "list[dict[str, Any]]", family: int) -> "tuple[str, str, str] | None":
     """Address, gateway and device of the first interface that leads out in that family."""
     for interface in interfaces:
-        addresses = [one.partition("/")[0] for one in interface["addresses"] if _family(one) == family]
-        gateways = [one for one in interface["gateways"] if _family(one) == family]
+        addresses = [one.partition("/")[0] for one in interface["addresses"] if family_of(one) == family]
+        gateways = [one for one in interface["gateways"] if family_of(one) == family]
         if addresses and gateways:
             return addresses[0], gateways[0], interface["device"]
     return None
@@ -864,10 +495,3 @@ def _write_sysctl(name: str, value: str) -> None:
         os.write(fd, value.encode())
     finally:
         os.close(fd)
-
-
-def _step(step: str, do: "Any", *arguments: "Any") -> "Any":
-    try:
-        return do(*arguments)
-    except OSError as error:
-        raise AttachFailed(step, error) from error

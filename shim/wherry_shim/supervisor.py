@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from wherry_shim.attachment import Attachment
     from wherry_shim.health import HealthMonitor, Probe
     from wherry_shim.jsonfile import JsonFileWriter
     from wherry_shim.naming import Naming
-    from wherry_shim.network import Attachment
     from wherry_shim.proxy import Proxy
 
 _SHIMS_GROUP = "/wherry/shims"
@@ -715,10 +715,11 @@ class Supervisor:
             self._naming = None
         if self._attachment is not None:
             from wherry_shim import network
+            from wherry_shim.attachment import AttachFailed
 
             try:
                 network.detach(self._attachment)
-            except network.AttachFailed:
+            except AttachFailed:
                 pass
             self._attachment = None
         self._leave_and_remove_cgroup()

@@ -22,7 +22,8 @@ from wherry_images.database import Database
 from wherry_oci.errors import AlreadyExists, Conflict, InvalidArgument, Unavailable
 from wherry_oci.linux.nftables import NftSocket, Transaction
 from wherry_oci.linux.rtnetlink import RouteSocket, add_address, delete_link, new_bridge, set_link
-from wherry_shim.network import ADDRESSED, PORTS, attach, detach
+from wherry_shim.network import attach, detach
+from wherry_shim.portmaps import ADDRESSED, PORTS
 
 pytestmark = pytest.mark.root
 

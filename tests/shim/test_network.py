@@ -29,8 +29,9 @@ from wherry_oci.errors import NotFound
 from wherry_oci.linux.netlink import NetlinkError
 from wherry_oci.linux.nftables import NftSocket, Transaction
 from wherry_oci.linux.rtnetlink import RouteSocket, add_route, delete_address
-from wherry_shim import network
-from wherry_shim.network import AttachFailed, Attachment, PortInUse, attach, detach
+from wherry_shim import network, portmaps
+from wherry_shim.attachment import AttachFailed, Attachment, PortInUse
+from wherry_shim.network import attach, detach
 
 pytestmark = pytest.mark.root
 
@@ -426,7 +427,7 @@ def test_entries_of_a_killed_shim_are_replaced(world: World) -> None:
     web = world.start("web", {80: 8080, "53/udp": ("127.0.0.1", 5353)})
     with listening(web.namespace, 80) as server:
         assert ask(world.host, ("127.0.0.1", 8080), server) == web.gateway
-    network.unpublish(dead.table, dead.ports)  # late, and it must not take what is another's now
+    portmaps.unpublish(dead.table, dead.ports)  # late, and it must not take what is another's now
     with listening(web.namespace, 80) as server:
         assert ask(world.host, ("127.0.0.1", 8080), server) == web.gateway
 
@@ -440,7 +441,7 @@ def test_ports_are_published_again_after_somebody_emptied_the_rules(world: World
         netfilter.commit(change)
     for _ in range(2):
         networks.ensure_bridge(world.network(), world.run)
-        network.publish(web.attachment.table, web.attachment.ports)
+        portmaps.publish(web.attachment.table, web.attachment.ports)
     with listening(web.namespace, 80) as server:
         assert ask(world.host, ("127.0.0.1", 8080), server) == web.gateway
 
@@ -454,7 +455,7 @@ def test_detach_unpublishes_and_lets_go(world: World) -> None:
     detach(web.attachment)
     assert len(os.listdir("/proc/self/fd")) == before - 2, "socket and namespace"
     with NftSocket() as netfilter:
-        assert set(netfilter.elements(table, network.PORTS)) == {network.entry_key(other.attachment.ports[0])[1]}
+        assert set(netfilter.elements(table, portmaps.PORTS)) == {portmaps.entry_key(other.attachment.ports[0])[1]}
     with socket.create_server(("0.0.0.0", 8080)):
         pass
 
@@ -580,7 +581,7 @@ def test_many_containers_leave_nothing(world: World) -> None:
         detach(attach(world.plan(f"c{number}", {80: None, 81: 8081, "82/udp": None})))
     assert len(os.listdir("/proc/self/fd")) == before
     with NftSocket() as netfilter:
-        assert netfilter.elements(world.network().table, network.PORTS) == {}
+        assert netfilter.elements(world.network().table, portmaps.PORTS) == {}
 
 
 def _take(taker: socket.socket, address: tuple[str, int]) -> None:

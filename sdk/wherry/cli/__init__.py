@@ -34,10 +34,11 @@ def _reserve(arguments: list[str]) -> "Reservation | None":
     if arguments[:1] != ["run"] or len(arguments) < 2 or "--help" in arguments or os.geteuid() != 0:
         return None
     from wherry.places import root_directory
-    from wherry.reservation import Reservation
+    from wherry.reservation import Reservation, modules_for
 
+    published = any(word.startswith(("-p", "-P", "--publish")) for word in arguments)
     try:
-        return Reservation(root_directory())
+        return Reservation(root_directory(), ahead=modules_for("bridge", ports=published))
     except OSError:
         return None
 

@@ -17,7 +17,7 @@ from wherry.rootless import adaptation, line, worker
 from wherry.rootless.line import Line, Reference, Request
 from wherry_images import Image, ImageStore
 from wherry_oci.errors import Unavailable, Unsupported
-from wherry_shim.network import port_holder
+from wherry_shim.ports import port_holder
 
 if TYPE_CHECKING:
     from wherry.pool import Held
