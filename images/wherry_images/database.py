@@ -98,7 +98,8 @@ class Database:
         except sqlite3.OperationalError:
             version = 0  # the file is new
         if version < len(steps):
-            with self.transaction() as connection:
+            # A power cut may take it, together with all that depends on it: what is durable has the log up to there.
+            with self.transaction(durable=False) as connection:
                 connection.execute("CREATE TABLE IF NOT EXISTS component(name TEXT PRIMARY KEY, version INTEGER)")
                 version = _version(connection, component)
                 for step in steps[version:]:

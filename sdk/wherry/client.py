@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wherry.remote.containers import RemoteExec
     from wherry.restoring import Restored
     from wherry.stats import Stats
+    from wherry.storage import Storage
     from wherry.volumecollection import VolumeCollection
 
 
@@ -60,9 +61,10 @@ class Client:
         self._root, self._run = Path(root_directory(root)), Path(run_directory(run, root))
         self._mirrors = mirrors
         self._made_engine: LocalEngine | None = None
+        self._made_storage: Storage | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made_engine": None, "_made_remote": None}
+        return {**self.__dict__, "_made_engine": None, "_made_storage": None, "_made_remote": None}
 
     @classmethod
     def from_env(cls) -> "Client":
@@ -103,6 +105,17 @@ class Client:
                 self._made_engine = RootlessEngine(self._root, self._run, self._mirrors, holder=holder_directory())
         return self._made_engine
 
+    @property
+    def _storage(self) -> "Storage":
+        """What images need of the engine: to pull one, half of the modules that a container takes are not imported."""
+        if self._made_engine is not None or os.geteuid() != 0:
+            return self._engine
+        if self._made_storage is None:
+            from wherry.storage import Storage
+
+            self._made_storage = Storage(self._root, self._run, self._mirrors)
+        return self._made_storage
+
     def __enter__(self) -> "Client":
         return self
 
@@ -111,8 +124,9 @@ class Client:
 
     def close(self) -> None:
         """Let idle connections to the root's database go, and a user's idle worker; the client stays usable."""
-        if self._made_engine is not None:
-            self._made_engine.close()
+        for made in (self._made_engine, self._made_storage):
+            if made is not None:
+                made.close()
 
     @property
     def containers(self) -> "ContainerCollection":
@@ -137,7 +151,7 @@ class Client:
             return remote.images  # type: ignore[return-value] # another class with the same methods
         from wherry.images import ImageCollection
 
-        return ImageCollection(self._engine)
+        return ImageCollection(self._storage)
 
     @property
     def volumes(self) -> "VolumeCollection":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import builtins
 
-    from wherry.local import LocalEngine
+    from wherry.storage import Storage
     from wherry_images import Credentials, Image, ImageStore, PullEvent, PushEvent
     from wherry_images.check import Problem, Usage
     from wherry_images.collect import Pruned
@@ -23,16 +23,16 @@ class ImageCollection:
     Every method raises PermissionDenied or Unavailable when the root cannot be used; what else it raises it says.
     """
 
-    def __init__(self, engine: "LocalEngine") -> None:
-        self._engine = engine
+    def __init__(self, storage: "Storage") -> None:
+        self._storage = storage
 
     @property
     def _store(self) -> "ImageStore":
-        self._engine.open()
-        return self._engine.images
+        self._storage.open()
+        return self._storage.images
 
     def _note(self, action: str, image_id: str, name: str = "") -> None:
-        self._engine.events.append("image", action, image_id, name=name or image_id)
+        self._storage.events.append("image", action, image_id, name=name or image_id)
 
     def get(self, name: str) -> "Image":
         """By name or id. Raises ImageNotFound."""

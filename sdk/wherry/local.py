@@ -28,14 +28,14 @@ from wherry.mounts import IMAGE, VOLUME, MountPoint
 from wherry.networkoptions import CONTAINER
 from wherry.options import Options, health_check, published
 from wherry.reservation import Reservation, modules_for
-from wherry_images import Image, ImageStore
+from wherry.storage import Storage
+from wherry_images import Image
 from wherry_images.errors import ImageNotFound
-from wherry_oci.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable, Unsupported
+from wherry_oci.errors import Conflict, InvalidArgument, Unavailable, Unsupported
 from wherry_oci.linux.ids import is_host_root
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_shim import client as shims
 from wherry_shim import records
-from wherry_shim.eventlog import EventLog
 from wherry_shim.exectable import EXECS
 from wherry_shim.launch import Shim, ShimFailed
 from wherry_shim.logs import LogWriter
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from wherry.rootfsview import RootfsView
     from wherry_images.diff import Change
 
-EVENTS = "events"
 _REMOVE_TIMEOUT_S = 10.0
 _LOCK_S = 0.1  # after that it is looked again who has it
 _SHOWN_LINES = 20
@@ -69,23 +68,15 @@ def signal_number(signal: int | str) -> int:
         raise InvalidArgument(f"signal {signal!r}: no such signal; signal(7) lists them") from None
 
 
-class LocalEngine:
-    """
-    Containers, images and networks below *root* and *run*.
-
-    It remembers paths only: nothing is read, made or connected to before the first call, and a handle may be pickled,
-    used from threads, and after fork. Safe with any number of processes on one root.
-    """
+class LocalEngine(Storage):
+    """Containers, images and networks below *root* and *run*; what is said of Storage is true of it."""
 
     def __init__(self, root: Path, run: Path, mirrors: Mapping[str, Sequence[str]] | None = None) -> None:
-        self.root, self.run_directory = root, run
+        super().__init__(root, run, mirrors)
         self.network: int | None = None  # a descriptor of the one that bridges are in, when it is not this process's
         self.owner = 0  # the process whose container it is, when it is not this one
-        self.images = ImageStore(root, mirrors=mirrors)
-        self.database = self.images.database
         self.store = ContainerStore(self.database, root, run)
         self.volumes = volumes.VolumeStore(self.database, root)
-        self.events = EventLog(str(root / EVENTS))
 
     reaches_bridges = True  # whether this host's network has the bridges
 
@@ -93,29 +84,10 @@ class LocalEngine:
 
     def open(self) -> None:
         """Make the directories and tables at first need. Raises PermissionDenied, Unavailable."""
-        self._check_user()
-        try:
-            for directory in (self.root, self.run_directory):
-                os.makedirs(directory, 0o700, exist_ok=True)
-        except PermissionError as error:
-            raise PermissionDenied(
-                f"user {os.geteuid()} cannot make {error.filename}: give a root of its own (root=, WHERRY_ROOT)"
-            ) from error
-        except OSError as error:
-            raise Unavailable(f"cannot make {error.filename}: {(error.strerror or '').lower()}") from error
+        super().open()
         self.database.migrate(COMPONENT, MIGRATIONS)
         self.database.migrate(network.COMPONENT, network.MIGRATIONS)
         self.database.migrate(volumes.COMPONENT, volumes.MIGRATIONS)
-
-    def _check_user(self) -> None:
-        if os.geteuid() != 0:
-            raise PermissionDenied(
-                f"user {os.geteuid()} cannot use root's engine: make a Client, which takes the one for this user"
-            )
-
-    def close(self) -> None:
-        """Let idle connections to the root's database go; the engine stays usable."""
-        self.database.close()
 
     def do(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """Call *function*, with the engine first, where containers' files and networks can be reached: here."""

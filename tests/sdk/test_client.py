@@ -1,5 +1,6 @@
 """The front door does nothing before it is asked to."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -50,6 +51,19 @@ def test_the_start_path_brings_no_registry_client() -> None:
     code = f"import sys, wherry.local, wherry.container; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's images are reached by a container's namespace")
+def test_images_take_no_module_of_containers(tmp_path: Path) -> None:
+    """A pull has enough to import."""
+    heavy = {"wherry.local", "wherry.container", "wherry.network", "wherry.options", "wherry_shim.launch"}
+    code = (
+        "import sys; from wherry import Client;"
+        f"print(Client(root={str(tmp_path)!r}, run={str(tmp_path / 'run')!r}).images.list());"
+        f"import wherry.cli.main, wherry.cli.images; print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "[]"]
 
 
 def test_what_wherry_does_not_have_is_an_attribute_error() -> None:

@@ -4,13 +4,15 @@ import os
 import sys
 import warnings
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wherry.client import Client
 from wherry.errors import ExecutableNotFound, ExecutableNotRunnable, WherryError
-from wherry.reservation import Reservation
+
+if TYPE_CHECKING:
+    from wherry.reservation import Reservation
 
 FAILED, NOT_RUNNABLE, NOT_FOUND = 125, 126, 127
 _INTERRUPTED = 130
@@ -171,7 +173,7 @@ for _name, _verbs in _GROUPS.items():
     _command.add_command(_Verbs(_name, verbs=_verbs, help=_GROUP_LINES[_name]))
 
 
-def run(place: Reservation | None) -> int:
+def run(place: "Reservation | None") -> int:
     """
     Run the command line and return its exit code. *place* is for `run`, and given up if that does not use it.
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import click
 
-from wherry.gotemplate import Template
-
 _GAP = 3
 _NANO = 1_000_000_000
 
@@ -54,6 +52,8 @@ def show_by(form: str, heading: Mapping[str, str], fields: Iterable[Mapping[str,
     if form == "json":
         form = "{{json .}}"
     text = form.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n")
+    from wherry.gotemplate import Template
+
     template = Template(text)
     lines = [template.render(one) for one in fields]
     if not form.startswith("table "):
