@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from wherry import __version__
+from wherry import __version__, otherruntimes
 from wherry.membership import all_places
+from wherry.options import OWN_RUNTIME
 from wherry_daemon import containers, images
 from wherry_daemon.context import MINIMUM_VERSION, VERSION, Context, filters, version_text
 from wherry_daemon.http import Answer, Empty, Json, Request, Stream
@@ -110,8 +111,8 @@ def info(context: Context, request: Request) -> Answer:
             "Labels": [],
             "ExperimentalBuild": False,
             "ServerVersion": _DOCKER_VERSION,
-            "Runtimes": {"wherry": {"path": "wherry-oci"}},
-            "DefaultRuntime": "wherry",
+            "Runtimes": {name: {"path": path} for name, path in otherruntimes.installed().items()},
+            "DefaultRuntime": OWN_RUNTIME,
             "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False},
             "LiveRestoreEnabled": True,
             "Isolation": "",

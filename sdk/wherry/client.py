@@ -45,6 +45,9 @@ class Client:
     a root that was given) what lives only while they do. *mirrors* are tried before a registry itself:
     `{"docker.io": ["http://127.0.0.1:5000"]}` (or WHERRY_REGISTRY_MIRRORS).
 
+    *runtime* is the OCI runtime of the containers it makes, unless `run` is told another: "wherry" (its own, in the
+    shim's process), or a command that takes runc's flags: "runc", "crun", a path.
+
     Making one does nothing but remember. It may be shared by threads, pickled, and used after fork.
     """
 
@@ -55,11 +58,13 @@ class Client:
         run: str | os.PathLike[str] | None = None,
         mirrors: Mapping[str, Sequence[str]] | None = None,
         host: str | None = None,
+        runtime: str | None = None,
     ) -> None:
         self._host = (os.environ.get("WHERRY_HOST") if host is None else host) or None
         self._made_remote: RemoteClient | None = None
         self._root, self._run = Path(root_directory(root)), Path(run_directory(run, root))
         self._mirrors = mirrors
+        self._runtime = runtime
         self._made_engine: LocalEngine | None = None
         self._made_storage: Storage | None = None
 
@@ -173,6 +178,7 @@ class Client:
         ImageNotFound and what else a pull can raise, NameInUse, PortInUse, ExecutableNotFound, UserNotFound,
         StartFailed, NotReady, TimeoutError, InvalidArgument; TypeError for an option that nobody knows.
         """
+        options = self._with_runtime(options)
         if (remote := self._remote) is not None:
             return remote.run(image, command, **options)
         from wherry.container import Container
@@ -192,6 +198,7 @@ class Client:
         self, image: str, command: str | Sequence[str] | None = None, **options: Unpack["RunOptions"]
     ) -> "Container":
         """As `run`, without starting it."""
+        options = self._with_runtime(options)
         if (remote := self._remote) is not None:
             return remote.create(image, command, **options)
         from wherry.container import Container
@@ -199,6 +206,9 @@ class Client:
 
         record = self._engine.create(image, Options.parse(command, options))
         return Container(record.id, self._engine)
+
+    def _with_runtime(self, options: "RunOptions") -> "RunOptions":
+        return options if self._runtime is None else {"runtime": self._runtime, **options}
 
     def pool(
         self,
@@ -216,7 +226,7 @@ class Client:
         """
         from wherry.pool import Pool
 
-        return Pool(self._engine, image, command, options, size)
+        return Pool(self._engine, image, command, self._with_runtime(options), size)
 
     def check_output(
         self,

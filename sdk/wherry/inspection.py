@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wherry import defaults, execs
 from wherry.container import timestamp
 from wherry.mounts import BIND, VOLUME, MountPoint
+from wherry.options import OWN_RUNTIME
 from wherry.portbinding import port_map
 
 if TYPE_CHECKING:
@@ -201,6 +202,7 @@ def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         "Ulimits": [{"Name": one["name"], "Soft": one["soft"], "Hard": one["hard"]} for one in settings["ulimits"]],
         "MaskedPaths": None if settings["privileged"] else list(defaults.MASKED_PATHS),
         "ReadonlyPaths": None if settings["privileged"] else list(defaults.READ_ONLY_PATHS),
+        "Runtime": settings.get("runtime") or OWN_RUNTIME,
         "UsernsMode": f"auto:size={settings['user_ids'][1]}" if settings.get("user_ids") else "",
         **_WHAT_NOBODY_CAN_ASK_FOR,
     }
@@ -217,7 +219,6 @@ _WHAT_NOBODY_CAN_ASK_FOR: dict[str, Any] = {
     "PidMode": "",
     "UTSMode": "",
     "Links": None,
-    "Runtime": "wherry-oci",
     "Isolation": "",
     "BlkioWeight": 0,
     "BlkioWeightDevice": [],

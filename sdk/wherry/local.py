@@ -26,7 +26,7 @@ from wherry.errors import (
 from wherry.logreader import LogReader, Reader, last, open_log
 from wherry.mounts import IMAGE, VOLUME, MountPoint
 from wherry.networkoptions import CONTAINER
-from wherry.options import Options, health_check, published
+from wherry.options import OWN_RUNTIME, Options, health_check, published
 from wherry.reservation import Reservation, modules_for
 from wherry.storage import Storage
 from wherry_images import Image
@@ -202,6 +202,10 @@ class LocalEngine(Storage):
         """
         from wherry.pool import Held
 
+        if options.runtime != OWN_RUNTIME:
+            raise Unsupported(
+                f"a pool takes the runtime {OWN_RUNTIME!r}: {options.runtime!r} is told the program at creation"
+            )
         self.prepare()
         found = self.image(image, options)
         with ExitStack() as reserved:
@@ -250,6 +254,8 @@ class LocalEngine(Storage):
                 from wherry.rootless import adaptation
 
                 adaptation.adapt(spec, options)
+            if options.runtime != OWN_RUNTIME:
+                self._adapt_to_runtime(spec, options)
             self._fill_volumes(place.id, image, options, points)
             for name in ("rootfs", "log"):
                 os.mkdir(directory / name, 0o700)
@@ -262,6 +268,16 @@ class LocalEngine(Storage):
             self.discard(place.id)
             raise
         return record
+
+    @staticmethod
+    def _adapt_to_runtime(spec: dict[str, Any], options: Options) -> None:
+        from wherry import otherruntimes
+
+        if not is_host_root():
+            raise Unsupported(
+                f"runtime={options.runtime!r} takes root: an ordinary user's containers have {OWN_RUNTIME!r}"
+            )
+        otherruntimes.adapt(spec, options)
 
     def _with_other(self, options: Options) -> Options:
         """The container whose network is to be shared, by its id. Raises ContainerNotFound, Conflict."""
@@ -391,6 +407,7 @@ class LocalEngine(Storage):
             "init": options.init,
             "network": self._first_plan(record, places),
             "cgroup": f"{options.cgroup_parent}/{record.id}",
+            "runtime": self._runtime(options),
             "seccomp": self._seccomp(options),
             "log": logdrivers.order(options.log, record),
             "remove": options.auto_remove,
@@ -409,8 +426,17 @@ class LocalEngine(Storage):
         except NotRunning:
             return network.plan(record.id, mode="join", path="")
 
+    @staticmethod
+    def _runtime(options: Options) -> str | None:
+        """The path of its command; None for the one in the shim's own process. Raises InvalidArgument."""
+        if options.runtime == OWN_RUNTIME:
+            return None
+        from wherry import otherruntimes
+
+        return otherruntimes.path_of(options.runtime)
+
     def _seccomp(self, options: Options) -> str | None:
-        if options.privileged or options.seccomp_unconfined:
+        if options.privileged or options.seccomp_unconfined or options.runtime != OWN_RUNTIME:
             return None
         from wherry import seccompcache
 

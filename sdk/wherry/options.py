@@ -24,11 +24,12 @@ _LEAST_MEMORY = 6 << 20  # bytes; Docker's least
 
 # docker-py's other names: refused with an error of their own until they are built
 _NOT_YET = frozenset(
-    "cpu_count cpu_percent device_requests init_path isolation kernel_memory lxc_conf runtime storage_opt "
+    "cpu_count cpu_percent device_requests init_path isolation kernel_memory lxc_conf storage_opt "
     "use_config_proxy version".split()
 )
 
 _ALONE = Isolation()
+OWN_RUNTIME = "wherry"  # in the shim's own process
 _MOUNTING = ("mounts", "volumes", "volume_driver")  # read together
 
 
@@ -98,6 +99,7 @@ class RunOptions(TypedDict, total=False):
     read_only: bool
     remove: bool
     restart_policy: Mapping[str, Any] | str
+    runtime: str
     security_opt: Sequence[str]
     shm_size: int | str
     stdin_open: bool
@@ -257,6 +259,7 @@ class Options:
     stop_signal: str = ""  # "" is the image's, or SIGTERM
     stop_timeout: int = 10
     cgroup_parent: str = "/wherry"
+    runtime: str = OWN_RUNTIME  # or a command: a name on PATH, or an absolute path
     platform: str | None = None
     pull: str = "missing"
 

@@ -2,19 +2,29 @@
 
 import os
 
-from wherry_oci.linux.process import SECCOMP_FILTER_FLAG_SPEC_ALLOW
-from wherry_oci.runtime import container
-from wherry_oci.runtime.cgroups import Cgroup
-from wherry_oci.runtime.init import Entry
 from wherry_shim.connection import Connection
 from wherry_shim.loop import Loop
 from wherry_shim.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, Protocol
 
     from wherry_shim.health import Probe
+
+    class Prepared(Protocol):
+        """A process that a runtime has made, up to its program: a child of this one, as `container.Process` is."""
+
+        pid: int
+        terminal: int | None  # the master of its terminal
+
+        def start(self, *, told: "dict[str, Any] | None" = None) -> None:
+            """Let it execute its program. Raises RuntimeFailure when that fails; it is gone then."""
+
+        def abandon(self) -> None:
+            """Kill and reap it before it ever ran."""
+
 
 _BACKLOG_LIMIT = 1 << 20  # a client that lags so far behind makes the process wait, as a full pipe would
 
@@ -23,7 +33,8 @@ class Execution:
     """
     It runs until it ends by itself or is killed; its client may leave before.
 
-    *request* has `exec_id`, `process` (as in config.json), `user`, `groups`, `terminal`, `stdin`.
+    *request* has `exec_id`, `process` (as in config.json), `user`, `groups`, `terminal`, `stdin`; *make* has a runtime
+    make the process, with these descriptors as its streams, or with a terminal.
     """
 
     def __init__(
@@ -31,27 +42,14 @@ class Execution:
         loop: Loop,
         request: "dict[str, Any]",
         connection: "Connection | Probe",
-        *,
-        init_pid: int,
-        config: "dict[str, Any]",
-        cgroup: Cgroup,
-        seccomp: bytes | None,
+        make: "Callable[[dict[str, Any], tuple[int, int, int] | None], Prepared]",
     ) -> None:
         self._connection = connection
         self.id: str = request["exec_id"]
         terminal = bool(request.get("terminal"))
         self.streams = Streams(loop, terminal=terminal, stdin=bool(request.get("stdin")), on_output=self._on_output)
         try:
-            entry = Entry(
-                request["process"],
-                user=request.get("user"),
-                added_groups=request.get("groups") or [],
-                seccomp=seccomp,
-                seccomp_flags=SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-                stdio=self.streams.child_ends,
-                reap=False,
-            )
-            process = container.execute(init_pid, config, entry, cgroup=cgroup)
+            process = make(request, self.streams.child_ends)
             if process.terminal is not None:
                 self.streams.use_terminal(process.terminal)
             self.pid = process.pid

@@ -81,7 +81,12 @@ def _supervise(
 
     try:
         with open(f"{directory}/shim.json", "rb") as file:
-            supervisor = make(quickjson.loads(file.read()), network)
+            orders = quickjson.loads(file.read())
+        if orders.get("runtime"):
+            from wherry_shim.foreign import ForeignSupervisor
+
+            make = ForeignSupervisor
+        supervisor = make(orders, network)
         if not order.get("hold"):
             supervisor.start()
         elif not _hold(line, supervisor):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wherry_shim.attachment import Attachment
+    from wherry_shim.execution import Prepared
     from wherry_shim.health import HealthMonitor, Probe
     from wherry_shim.jsonfile import JsonFileWriter
     from wherry_shim.naming import Naming
@@ -82,7 +83,7 @@ class Supervisor:
         self._stopped = False  # somebody asked it to end
         self._resting = False  # between two runs
         self._oom_kills = 0
-        self._waiting: container.Process | None = None  # made, and not started yet
+        self._waiting: Prepared | None = None  # made, and not started yet
         self._unwanted = False
         self._health: HealthMonitor | None = None
         self._health_told = ""
@@ -181,12 +182,12 @@ class Supervisor:
         """One life of the container's program; a restart policy may bring several."""
         self._go(self._prepare_run())
 
-    def _prepare_run(self, *, told_later: bool = False) -> container.Process:
+    def _prepare_run(self, *, told_later: bool = False) -> "Prepared":
         self._join_cgroup()
         self._log.begin_run()
         return self._create(told_later=told_later)
 
-    def _go(self, process: container.Process, told: "dict[str, Any] | None" = None) -> None:
+    def _go(self, process: "Prepared", told: "dict[str, Any] | None" = None) -> None:
         if self._service is None:
             self._service = Service(self._loop, self._run, self)
         self._pid = process.pid
@@ -200,13 +201,22 @@ class Supervisor:
         self._record_state("running")
         self.note("start")
 
-    def _create(self, *, told_later: bool) -> container.Process:
+    def _create(self, *, told_later: bool) -> "Prepared":
         self.streams = Streams(
             self._loop,
             terminal=bool(self._order.get("terminal")),
             stdin=bool(self._order.get("stdin")),
             on_output=self._on_output,
         )
+        process = self._make_first(told_later=told_later)
+        if process.terminal is not None:
+            self.streams.use_terminal(process.terminal)
+        return process
+
+    # what the runtime does: this one in this very process, others by their commands (foreign.py)
+
+    def _make_first(self, *, told_later: bool) -> "Prepared":
+        """The container's first process, with its streams' ends. Raises RuntimeFailure."""
         entry = Entry(
             self._config["process"],
             user=self._order.get("user"),
@@ -218,7 +228,7 @@ class Supervisor:
             setgroups_denied=setgroups_denied(),
             told_later=told_later,
         )
-        process = container.create(
+        return container.create(
             self._config,
             entry,
             rootfs_path=f"{self._directory}/rootfs",
@@ -228,9 +238,32 @@ class Supervisor:
             born_in_cgroup=True,
             on_born=self._confine,
         )
-        if process.terminal is not None:
-            self.streams.use_terminal(process.terminal)
-        return process
+
+    def _make_further(self, request: "dict[str, Any]", stdio: "tuple[int, int, int] | None") -> "Prepared":
+        """A further process, as *request* (execution.py) asks for it. Raises RuntimeFailure."""
+        entry = Entry(
+            request["process"],
+            user=request.get("user"),
+            added_groups=request.get("groups") or [],
+            seccomp=self._seccomp,
+            seccomp_flags=SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            stdio=stdio,
+            reap=False,
+        )
+        return container.execute(self._pid, self._config, entry, cgroup=self.cgroup)
+
+    def _signal(self, number: int) -> None:
+        """To the first process. Raises ProcessLookupError when it has ended, OSError, RuntimeFailure."""
+        os.kill(self._pid, number)
+
+    def _freeze(self, frozen: bool) -> None:
+        self.cgroup.freeze(frozen)
+
+    def _limit(self, resources: "dict[str, Any]") -> None:
+        self.cgroup.update(resources)
+
+    def _end_run(self) -> None:
+        """What is to be done when a run has ended, before another one begins."""
 
     def _watch_owner(self) -> None:
         """
@@ -458,7 +491,7 @@ class Supervisor:
             if self._resting:
                 raise ProcessLookupError
             self.note("kill", signal=number)
-            os.kill(self._pid, number)
+            self._signal(number)
         except ProcessLookupError:
             raise RuntimeFailure("gone", f"send signal {number}", "the container has ended") from None
         except OSError as error:
@@ -472,7 +505,7 @@ class Supervisor:
             raise RuntimeFailure(
                 "conflict", "pause", "the container is paused" if paused else "the container is not paused"
             )
-        self.cgroup.freeze(paused)
+        self._freeze(paused)
         self._paused = paused
         if self._health is not None:
             self._health.suspend(paused)
@@ -481,7 +514,7 @@ class Supervisor:
 
     def update(self, resources: "dict[str, Any]", restart: "dict[str, Any] | None") -> None:
         """Other limits from here on, also for later runs, and another restart policy. Raises RuntimeFailure."""
-        self.cgroup.update(resources)
+        self._limit(resources)
         self._config.setdefault("linux", {}).setdefault("resources", {}).update(resources)
         if restart is not None:
             self._policy.change(**restart)
@@ -559,10 +592,7 @@ class Supervisor:
             self._loop,
             request,
             connection,
-            init_pid=self._pid,
-            config=self._config,
-            cgroup=self.cgroup,
-            seccomp=self._seccomp,
+            self._make_further,
         )
         if known:
             self.execs.began(execution)
@@ -582,6 +612,7 @@ class Supervisor:
         self.streams.drain()
         for execution in list(self._executions.values()):
             self._finish_execution(execution)
+        self._end_run()
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         self._record = {
             "exit_code": _exit_code(status),

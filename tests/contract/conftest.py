@@ -14,7 +14,8 @@ from support.world import World
 from wherry import Client
 from wherry.errors import Conflict, NotFound
 
-_ENGINES = ("local", "daemon", "dockerd")
+_RUNTIMES = ("runc", "crun", "wherry-oci")  # by their commands, in the place of the one in the shim's process
+_ENGINES = ("local", "daemon", "dockerd", *_RUNTIMES)
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +39,9 @@ def engine(request: pytest.FixtureRequest, world: World, dockerd: str | None) ->
     with ExitStack() as stack:
         if request.param == "local":
             client = Client()
+            client.images.pull("busybox")
+        elif request.param in _RUNTIMES:
+            client = Client(runtime=engines.runtime(request.param))
             client.images.pull("busybox")
         elif request.param == "daemon":
             client = Client(host=stack.enter_context(wherry.docker_host()))

@@ -73,7 +73,7 @@ def test_what_fields_become_is_known_to_run() -> None:
                 field, {"Name": "always", "Type": "local"} if field in ("RestartPolicy", "LogConfig") else ["a"]
             )
             for name in rule(value) if field not in ("Healthcheck", "PortBindings") else rule({}):
-                if name in ("command", "device_requests", "storage_opt", "isolation", "runtime", "userns_mode"):
+                if name in ("command", "device_requests", "storage_opt", "isolation", "userns_mode"):
                     continue  # an argument of its own, or refused by name
                 assert name in RunOptions.__annotations__, field
 

@@ -181,6 +181,7 @@ _EVERYTHING: dict[str, tuple[Any, str, Any]] = {
     "read_only": (True, "HostConfig.ReadonlyRootfs", True),
     "remove": (True, "HostConfig.AutoRemove", True),
     "restart_policy": ("on-failure:3", "HostConfig.RestartPolicy", {"Name": "on-failure", "MaximumRetryCount": 3}),
+    "runtime": ("runc", "HostConfig.Runtime", "runc"),
     "security_opt": (["label=disable"], "HostConfig.SecurityOpt", ["label=disable"]),
     "shm_size": ("1m", "HostConfig.ShmSize", 1 << 20),
     "stdin_open": (True, "OpenStdin", True),
@@ -366,6 +367,7 @@ def test_every_field_of_a_request_is_used() -> None:
         "stop_timeout",
         "user_ids",
         "cgroup_parent",
+        "runtime",
         "wait_for",
         "wait_timeout",
     }

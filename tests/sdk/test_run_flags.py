@@ -31,7 +31,6 @@ _WITHOUT = {
     "kernel-memory": "gone from kernels",
     "link-local-ip": "refused by the engine, too",
     "quiet": "a pull is quiet without a terminal",
-    "runtime": "chosen by the client, Client(runtime=…)",
     "sig-proxy": "signals always go on",
     "storage-opt": "overlay has no quota",
     "use-api-socket": "there is no daemon's socket to give",

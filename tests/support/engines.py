@@ -15,6 +15,7 @@ import attrs
 import pytest
 
 from support import leftovers
+from wherry_oci.runtime.cgroups import Hierarchies
 
 # What is fixed in engines, such as /run/containerd, is theirs alone there; it ends with its standard input.
 _ISLAND = "mount -t tmpfs tmpfs /run && ip link set lo up && echo ready && exec cat"
@@ -50,6 +51,21 @@ def runc() -> str:
     """The command that is compared with; a skip where it is not installed."""
     needed("runc")
     return str(shutil.which("runc"))
+
+
+def runtime(name: str) -> str:
+    """The runtime *name*'s command; a skip where it is not installed, or cannot work on this machine."""
+    if name == "wherry-oci":
+        return our_runtime()
+    needed(name)
+    if name == "crun" and _is_hybrid():
+        pytest.skip("crun refuses a host with controllers on cgroup v1 beside a v2 hierarchy")
+    return name
+
+
+def _is_hybrid() -> bool:
+    found = Hierarchies.find()
+    return found.has_v1_controllers and found.unified is not None
 
 
 def needed(*programs: str) -> None:

@@ -103,6 +103,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--read-only", is_flag=True, help="Nothing in its rootfs can be written"),
             click.option("--restart", "restart_policy", help="no, on-failure[:N], always, unless-stopped"),
             click.option("--rm", "remove", is_flag=True, help="Remove it when it ends"),
+            click.option("--runtime", help="Its OCI runtime: wherry, or a command such as runc"),
             _many("--security-opt", help="no-new-privileges, seccomp=unconfined"),
             click.option("--shm-size", help="Of /dev/shm (64m)"),
             click.option("--stop-signal", help="What asks it to end"),

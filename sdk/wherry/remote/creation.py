@@ -96,6 +96,7 @@ def body(image: str, options: Options, given: Mapping[str, Any]) -> dict[str, An
         "Sysctls": dict(options.sysctls),
         "Init": options.init,
         "CgroupParent": given.get("cgroup_parent"),
+        "Runtime": given.get("runtime"),
     }
     return {
         **_asked(config),
