@@ -6,7 +6,7 @@ import re
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Any
@@ -16,24 +16,43 @@ import attrs
 from wherry import execs, logreader
 from wherry.container import timestamp
 from wherry.detachkeys import DetachKeys
+from wherry.engineapi import document
+from wherry.engineapi.containerlist import ContainerSummary, HostConfigSummary, NetworkSettingsSummary, PortSummary
+from wherry.engineapi.containers import (
+    ContainerCreate,
+    ContainerCreated,
+    ContainersPruned,
+    ContainerTop,
+    ContainerUpdated,
+    ContainerWait,
+    FilesystemChange,
+    HostConfig,
+    LogConfig,
+    PathStat,
+)
+from wherry.engineapi.execs import ExecCreate, ExecCreated, ExecStart
 from wherry.errors import NotRunning, StartFailed
-from wherry.inspection import container_document, network_settings
+from wherry.execrequest import ExecRequest
+from wherry.inspection import container_document, mounts_document, places_document
 from wherry.local import signal_number
 from wherry.logreader import Line
 from wherry.membership import all_places
 from wherry.options import Options, nanoseconds
+from wherry.portbinding import port_map
 from wherry.waiting import wait_while
 from wherry_daemon import creation
 from wherry_daemon.context import Context, filters
 from wherry_daemon.http import FRAMES, RAW_STREAM, TAR, Answer, Empty, Hijack, Hijacked, Json, Request, Stream
 from wherry_daemon.refusals import BadParameter, NotModified, message
 from wherry_daemon.routes import Routes
-from wherry_daemon.streams import carry, documents, frame
+from wherry_daemon.streams import carry, documents, encoded, frame
 from wherry_images.errors import ImageNotFound
 from wherry_oci.errors import Conflict, Error, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from wherry.containerstore import Record
+    from wherry.membership import Places
+    from wherry.state import State
 
 route = Routes()
 
@@ -45,11 +64,10 @@ _NEW_STREAM_TYPE = (1, 42)  # from here on the type of a stream tells whether it
 
 @route("POST", "/containers/create")
 def create(context: Context, request: Request) -> Answer:
-    body = request.object()
-    image = str(body.get("Image") or "")
-    if not image:
+    asked = request.parsed(ContainerCreate)
+    if not asked.image:
         raise BadParameter("no command specified: config cannot be empty in order to create a container")
-    given = creation.options(body)
+    given = creation.options(asked)
     command = given.pop("command", None)
     given["pull"] = "never"
     if name := request.text("name"):
@@ -63,55 +81,60 @@ def create(context: Context, request: Request) -> Answer:
     except (AttributeError, IndexError, KeyError, ValueError) as error:  # inside of an object of the request
         raise BadParameter(f"the request makes no sense: {type(error).__name__}: {error}") from error
     try:
-        record = context.engine.create(image, options)
+        record = context.engine.create(asked.image, options)
     except ImageNotFound:
         raise
     except NotFound as error:  # 404 would have the docker command pull the image and try again
         raise BadParameter(message(error)) from error
-    _keep_request(context, record.id, body)
-    return Json(status=201, document={"Id": record.id, "Warnings": []})
+    _keep_request(context, record.id, asked)
+    return Json(status=201, document=ContainerCreated(id=record.id))
 
 
 _REQUEST = "request.json"
 
 
-def _keep_request(context: Context, container_id: str, body: dict[str, Any]) -> None:
-    """Word for word, for what only clients make something of: how they attach, the size of their console."""
+def _keep_request(context: Context, container_id: str, asked: ContainerCreate) -> None:
+    """For what only clients make something of: how they attach, the size of their console."""
     path = context.engine.store.directory(container_id) / _REQUEST
-    path.write_text(json.dumps(body), encoding="utf-8", errors="surrogateescape")
+    path.write_text(json.dumps(document.asked(asked)), encoding="utf-8", errors="surrogateescape")
 
 
-def _kept_request(context: Context, container_id: str) -> dict[str, Any]:
+def _kept_request(context: Context, container_id: str) -> ContainerCreate:
     try:
         found = json.loads((context.engine.store.directory(container_id) / _REQUEST).read_bytes())
     except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return ContainerCreate()
+    return document.parse(found, ContainerCreate)
 
 
-_TOLD_BACK = ("AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce", "Volumes", "ExposedPorts", "Image")
+_TOLD_BACK = ("attach_stdin", "attach_stdout", "attach_stderr", "stdin_once", "volumes", "exposed_ports", "image")
 _HOST_TOLD_BACK = (
-    *("Binds", "ConsoleSize", "LogConfig", "PortBindings", "Links", "Mounts", "NetworkMode", "ExtraHosts"),
-    *("BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps"),
-    *("BlkioDeviceWriteIOps", "CgroupnsMode", "CpuRealtimePeriod", "CpuRealtimeRuntime", "DeviceCgroupRules"),
-    *("IpcMode", "Isolation", "MemorySwappiness", "OomKillDisable", "PidMode", "StorageOpt", "UTSMode", "VolumeDriver"),
+    *("binds", "console_size", "log_config", "port_bindings", "links", "mounts", "network_mode", "extra_hosts"),
+    *("blkio_weight", "blkio_weight_device", "blkio_device_read_bps", "blkio_device_read_iops"),
+    *("blkio_device_write_bps", "blkio_device_write_iops", "cgroupns_mode", "cpu_realtime_period"),
+    *("cpu_realtime_runtime", "device_cgroup_rules", "ipc_mode", "isolation", "memory_swappiness"),
+    *("oom_kill_disable", "pid_mode", "storage_opt", "uts_mode", "volume_driver", "annotations"),
 )
 
 
 @route("GET", "/containers/{id}/json")
 def inspect(context: Context, request: Request, name: str) -> Answer:
     record = context.engine.record(name.removeprefix("/"))
-    document = container_document(context.engine, record, context.engine.state(record), sizes=request.flag("size"))
+    found = container_document(context.engine, record, context.engine.state(record), sizes=request.flag("size"))
     asked = _kept_request(context, record.id)
-    host = asked.get("HostConfig") or {}
-    document["Config"].update({key: asked[key] for key in _TOLD_BACK if asked.get(key)})
-    document["HostConfig"].update({key: host[key] for key in _HOST_TOLD_BACK if host.get(key)})
+    config = attrs.evolve(found.config, **_said(asked, _TOLD_BACK))
     # A variable that was asked for without a value is not set, and shown all the same.
-    document["Config"]["Env"] += [item for item in asked.get("Env") or () if "=" not in item]
-    log = document["HostConfig"].setdefault("LogConfig", {"Type": "json-file", "Config": {}})
+    config = attrs.evolve(config, env=[*(config.env or ()), *(item for item in asked.env or () if "=" not in item)])
+    host = attrs.evolve(found.host_config, **_said(asked.host_config, _HOST_TOLD_BACK))
     # docker-py reads the logs of json-file and journald alone; `local` is read by the same calls.
-    log["Type"] = "json-file" if log.get("Type") in ("", None, "local") else log["Type"]
-    return Json(document=document)
+    log = host.log_config or LogConfig()
+    log = attrs.evolve(log, type="json-file" if log.type in ("", "local") else log.type)
+    return Json(document=attrs.evolve(found, config=config, host_config=attrs.evolve(host, log_config=log)))
+
+
+def _said(asked: object, names: Sequence[str]) -> dict[str, Any]:
+    """Those of the fields that the request has something in."""
+    return {name: value for name in names if (value := getattr(asked, name))}
 
 
 @route("GET", "/containers/json")
@@ -129,40 +152,40 @@ def listing(context: Context, request: Request) -> Answer:
     return Json(document=[summary(context, record, state, sizes, places.get(record.id, ())) for record, state in found])
 
 
-def summary(context: Context, record: Any, state: Any, sizes: bool, places: Any) -> dict[str, Any]:
-    from wherry.mounts import MountPoint
-
+def summary(context: Context, record: "Record", state: "State", sizes: bool, places: "Places") -> ContainerSummary:
     settings = record.settings
-    networks = network_settings(context.engine, record, state, places)
-    arguments = [*settings["entrypoint"], *settings["command"]]
-    document = {
-        "Id": record.id,
-        "Names": [f"/{record.name}"],
-        "Image": record.image,
-        "ImageID": record.image_id,
-        "Command": " ".join(arguments),
-        "Created": record.created // _NANO,
-        "Ports": _port_summary(networks["Ports"]),
-        "Labels": dict(record.labels),
-        "State": state.status,
-        "Status": status_text(state),
-        "HostConfig": {"NetworkMode": settings["network"]},
-        "NetworkSettings": {"Networks": networks["Networks"]},
-        "Mounts": [MountPoint.from_json(point).document() for point in settings["mount_points"]],
-    }
-    if sizes:
-        written = context.engine.size(record.id)
-        document |= {"SizeRw": written, "SizeRootFs": written + context.engine.images.get(record.image_id).size}
-    return document
+    written = context.engine.size(record.id) if sizes else 0
+    running = state.status in ("running", "paused")
+    return ContainerSummary(
+        id=record.id,
+        names=[f"/{record.name}"],
+        image=record.image,
+        image_id=record.image_id,
+        command=" ".join([*settings["entrypoint"], *settings["command"]]),
+        created=record.created // _NANO,
+        ports=_port_summary(state.ports, settings["exposed_ports"]) if running else [],
+        labels=dict(record.labels),
+        state=state.status,
+        status=status_text(state),
+        host_config=HostConfigSummary(network_mode=settings["network"]),
+        network_settings=NetworkSettingsSummary(
+            networks=places_document(context.engine, record, places, running=running)
+        ),
+        mounts=mounts_document(settings),
+        size_rw=written,
+        size_root_fs=written + context.engine.images.get(record.image_id).size if sizes else 0,
+    )
 
 
-def _port_summary(ports: dict[str, Any]) -> list[dict[str, Any]]:
+def _port_summary(published: Sequence[Mapping[str, Any]], exposed: Sequence[str]) -> list[PortSummary]:
     found = []
-    for port, bindings in ports.items():
+    for port, bindings in port_map(published, exposed).items():
         number, _, protocol = port.partition("/")
-        private = {"PrivatePort": int(number), "Type": protocol}
-        found += [{"IP": one["HostIp"], **private, "PublicPort": int(one["HostPort"])} for one in bindings or ()] or [
-            private
+        found += [
+            PortSummary(
+                ip=one["HostIp"], private_port=int(number), public_port=int(one["HostPort"] or 0), type=protocol
+            )
+            for one in bindings or ({"HostIp": "", "HostPort": ""},)
         ]
     return found
 
@@ -302,12 +325,12 @@ def wait(context: Context, request: Request, name: str) -> Answer:
     def ended() -> Iterator[bytes]:
         state = context.engine.state(context.engine.record(container.id))
         if condition == "not-running" and state.status == "created":
-            yield from documents([{"StatusCode": 0}])
+            yield from documents([ContainerWait()])
             return
         connection = request.connection
         record = wait_while(context.engine, container.id, condition, lambda: 0.0 if connection.client_left() else None)
         if record is not None:
-            yield from documents([{"StatusCode": record.exit_code}])
+            yield from documents([ContainerWait(status_code=record.exit_code)])
 
     return Stream(pieces=ended(), at_once=True)
 
@@ -345,7 +368,7 @@ def prune(context: Context, request: Request) -> Answer:
             continue
         removed.append(record.id)
         freed += size
-    return Json(document={"ContainersDeleted": removed, "SpaceReclaimed": freed})
+    return Json(document=ContainersPruned(containers_deleted=removed, space_reclaimed=freed))
 
 
 def moment(given: Any) -> int | None:
@@ -363,9 +386,8 @@ def moment(given: Any) -> int | None:
 
 @route("POST", "/containers/{id}/update")
 def update(context: Context, request: Request, name: str) -> Answer:
-    given = creation.options({"HostConfig": request.object()})
-    context.container(name).update(**given)
-    return Json(document={"Warnings": []})
+    context.container(name).update(**creation.changes(request.parsed(HostConfig)))
+    return Json(document=ContainerUpdated(warnings=[]))
 
 
 # looking
@@ -378,10 +400,11 @@ def top(context: Context, request: Request, name: str) -> Answer:
         raise Conflict(f"container {record.id} is not running")
     if request.text("ps_args") not in ("", "-ef"):
         return Json(document=_ps(context, record.id, request.text("ps_args")))
-    return Json(document=context.container(name).top())
+    found = context.container(name).top()
+    return Json(document=ContainerTop(titles=found["Titles"], processes=found["Processes"]))
 
 
-def _ps(context: Context, container_id: str, arguments: str) -> dict[str, Any]:
+def _ps(context: Context, container_id: str, arguments: str) -> ContainerTop:
     """What the host's ps tells of a container's processes, in the columns that were asked for."""
     import subprocess
 
@@ -395,7 +418,7 @@ def _ps(context: Context, container_id: str, arguments: str) -> dict[str, Any]:
     column = titles.index("PID")
     here = set(map(str, context.engine.processes(container_id)))
     split = [row.split(None, len(titles) - 1) for row in rows]
-    return {"Titles": titles, "Processes": [row for row in split if len(row) > column and row[column] in here]}
+    return ContainerTop(titles=titles, processes=[row for row in split if len(row) > column and row[column] in here])
 
 
 _CHANGES = {"modified": 0, "added": 1, "deleted": 2}
@@ -404,7 +427,7 @@ _CHANGES = {"modified": 0, "added": 1, "deleted": 2}
 @route("GET", "/containers/{id}/changes")
 def changes(context: Context, request: Request, name: str) -> Answer:
     found = context.container(name).diff()
-    return Json(document=[{"Path": one.path, "Kind": _CHANGES[one.kind]} for one in found] or None)
+    return Json(document=[FilesystemChange(path=one.path, kind=_CHANGES[one.kind]) for one in found] or None)
 
 
 @route("GET", "/containers/{id}/stats")
@@ -496,7 +519,7 @@ def attach(context: Context, request: Request, name: str) -> Answer:
     wanted = [stream for stream in ("stdout", "stderr") if request.flag(stream)]
     streaming = request.flag("stream")
     terminal = bool(record.settings["tty"])
-    once = bool(_kept_request(context, record.id).get("StdinOnce"))
+    once = _kept_request(context, record.id).stdin_once
     container = context.container(record.id)
     attachment = container.attach(logs=request.flag("logs")) if streaming else None
 
@@ -551,14 +574,14 @@ def _path_stat(context: Context, name: str, path: str) -> tuple[str, str]:
         except NotFound:
             raise NotFound(f"Could not find the file {path} in container {name}") from None
         link = root.link(path) if stat.S_ISLNK(status.st_mode) else ""
-    found = {
-        "name": path.rstrip("/").rpartition("/")[2] or "/",
-        "size": status.st_size,
-        "mode": _go_mode(status.st_mode),
-        "mtime": timestamp(status.st_mtime_ns),
-        "linkTarget": link,
-    }
-    return "X-Docker-Container-Path-Stat", base64.b64encode(json.dumps(found).encode()).decode()
+    found = PathStat(
+        name=path.rstrip("/").rpartition("/")[2] or "/",
+        size=status.st_size,
+        mode=_go_mode(status.st_mode),
+        mtime=timestamp(status.st_mtime_ns),
+        link_target=link,
+    )
+    return "X-Docker-Container-Path-Stat", base64.b64encode(encoded(found)).decode()
 
 
 # Go's os.FileMode has its own bits for what is no permission.
@@ -592,9 +615,8 @@ def put_archive(context: Context, request: Request, name: str) -> Answer:
 
 @route("POST", "/containers/{id}/exec")
 def exec_create(context: Context, request: Request, name: str) -> Answer:
-    body = request.object()
-    command = body.get("Cmd") or []
-    if not command:
+    asked = request.parsed(ExecCreate)
+    if not asked.cmd:
         raise BadParameter("No exec command specified")
     record = context.engine.record(name.removeprefix("/"))
     state = context.engine.state(record)
@@ -602,48 +624,47 @@ def exec_create(context: Context, request: Request, name: str) -> Answer:
         raise Conflict(f"Container {name} is paused, unpause the container before exec")
     if state.status != "running":
         raise Conflict(f"container {record.id} is not running")
-    made = execs.create(
-        context.engine,
-        record.id,
-        command,
-        user=body.get("User") or None,
-        environment=body.get("Env") or None,
-        working_dir=body.get("WorkingDir") or None,
-        tty=bool(body.get("Tty")),
-        stdin=bool(body.get("AttachStdin")),
-        stdout=bool(body.get("AttachStdout")),
-        stderr=bool(body.get("AttachStderr")),
-        privileged=bool(body.get("Privileged")),
-        detach_keys=str(body.get("DetachKeys") or body.get("detachKeys") or ""),
+    wanted = ExecRequest.of(
+        asked.cmd,
+        user=asked.user or None,
+        environment=asked.env,
+        working_dir=asked.working_dir or None,
+        tty=asked.tty,
+        stdin=asked.attach_stdin,
+        stdout=asked.attach_stdout,
+        stderr=asked.attach_stderr,
+        privileged=asked.privileged,
+        detach_keys=asked.detach_keys,
     )
-    return Json(status=201, document={"Id": made})
+    made = execs.create(context.engine, record.id, wanted)
+    return Json(status=201, document=ExecCreated(id=made))
 
 
 @route("POST", "/exec/{id}/start")
 def exec_start(context: Context, request: Request, exec_id: str) -> Answer:
-    body = request.object()
+    asked = request.parsed(ExecStart)
     made = context.client.get_exec(exec_id)
-    described = made.attrs
-    terminal = bool(described["ProcessConfig"]["tty"])
-    raw = bool(body.get("Tty"))  # the start's, not the process' own: that is how Docker chooses, and clients read
+    described = made.document
+    terminal = described.process_config.tty
+    raw = asked.tty  # the start's, not the process' own: that is how Docker chooses, and clients read
     try:
         process = made.start()
     except StartFailed as error:
-        if body.get("Detach"):
+        if asked.detach:
             raise
         return _failed_exec(context, exec_id, error, raw)
-    if body.get("Detach"):
+    if asked.detach:
         process.close()
         return Empty(status=200)
-    wanted = [stream for stream, key in (("stdout", "OpenStdout"), ("stderr", "OpenStderr")) if described[key]]
-    keys = DetachKeys(described["DetachKeys"]) if terminal else None
-    size = body.get("ConsoleSize")
-    if terminal and size:
-        process.resize(int(size[0]), int(size[1]))
+    streams = (("stdout", described.open_stdout), ("stderr", described.open_stderr))
+    wanted = [stream for stream, is_open in streams if is_open]
+    keys = DetachKeys(described.detach_keys) if terminal else None
+    if terminal and asked.console_size is not None and len(asked.console_size) == 2:
+        process.resize(*asked.console_size)
 
     def serve(client: Hijacked) -> None:
         try:
-            carry(client, process, terminal=raw, stdin=bool(described["OpenStdin"]), wanted=wanted, keys=keys)
+            carry(client, process, terminal=raw, stdin=described.open_stdin, wanted=wanted, keys=keys)
         finally:
             process.close()
 
@@ -668,10 +689,10 @@ def _failed_exec(context: Context, exec_id: str, error: StartFailed, raw: bool) 
 
 @route("GET", "/exec/{id}/json")
 def exec_inspect(context: Context, request: Request, exec_id: str) -> Answer:
-    document = context.client.get_exec(exec_id).attrs
+    found = context.client.get_exec(exec_id).document
     if exec_id in context.failed_execs:
-        document |= {"Running": False, "ExitCode": context.failed_execs[exec_id]}
-    return Json(document=document)
+        found = attrs.evolve(found, running=False, exit_code=context.failed_execs[exec_id])
+    return Json(document=found)
 
 
 @route("POST", "/exec/{id}/resize")

@@ -11,13 +11,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import attrs
 import h11
 
+from wherry.engineapi.document import parse
 from wherry_oci.errors import InvalidArgument
+
+T = TypeVar("T")
 
 JSON = "application/json"
 TAR = "application/x-tar"
@@ -40,7 +43,7 @@ class BadRequest(InvalidArgument):
 
 @attrs.frozen(kw_only=True)
 class Json:
-    """A document as the answer."""
+    """A document of `wherry.engineapi` as the answer, a list of such, or what `json` writes."""
 
     document: Any
     status: int = 200
@@ -166,6 +169,10 @@ class Request:
         if not isinstance(found, dict):
             raise BadRequest(f"the body is a JSON {type(found).__name__}, not an object")
         return found
+
+    def parsed(self, cls: type[T]) -> T:
+        """The body as a document of `wherry.engineapi`. Raises BadRequest, Malformed."""
+        return parse(self.object(), cls)
 
     def mapping(self, name: str) -> dict[str, Any]:
         """A parameter that is a JSON object, {} when there is none. Raises InvalidArgument."""

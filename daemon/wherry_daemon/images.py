@@ -4,10 +4,29 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from wherry.engineapi.containers import ContainerConfig
+from wherry.engineapi.document import asked, parse
+from wherry.engineapi.images import (
+    Committed,
+    DistributionInspect,
+    ErrorDetail,
+    HistoryItem,
+    ImageDeleted,
+    ImageDescriptor,
+    ImagesPruned,
+    ImageSummary,
+    JSONMessage,
+    Platform,
+    ProgressDetail,
+    PushResult,
+    SearchResult,
+)
+from wherry.engineapi.system import AuthConfig
 from wherry.images import ImageCollection
+from wherry.inspection import image_document
 from wherry_daemon.context import Context, filters
 from wherry_daemon.http import TAR, Answer, Json, Request, Stream
 from wherry_daemon.refusals import BadParameter, message
@@ -23,17 +42,11 @@ if TYPE_CHECKING:
 
 route = Routes()
 
-_CONFIG = {
-    "User": "user",
-    "Env": "env",
-    "Cmd": "cmd",
-    "Entrypoint": "entrypoint",
-    "WorkingDir": "working_dir",
-    "Labels": "labels",
-    "StopSignal": "stop_signal",
-    "OnBuild": "on_build",
-    "Shell": "shell",
-}
+# What of a container's configuration an image can have.
+_COMMITTED = (
+    *("User", "Env", "Cmd", "Entrypoint", "WorkingDir", "Labels", "StopSignal", "OnBuild", "Shell"),
+    *("ExposedPorts", "Volumes"),
+)
 
 
 def _images(context: Context) -> ImageCollection:
@@ -82,19 +95,16 @@ def _has_label(image: Image, wanted: str) -> bool:
     return name in image.labels and (not equals or image.labels[name] == value)
 
 
-def summary(context: Context, image: Image) -> dict[str, Any]:
-    return {
-        "Id": image.id,
-        "ParentId": "",
-        "RepoTags": list(image.tags),
-        "RepoDigests": [familiar(digest) for digest in image.digests],
-        "Created": _seconds(image.created),
-        "Size": image.size,
-        "VirtualSize": image.size,
-        "SharedSize": -1,
-        "Labels": dict(image.labels) or None,
-        "Containers": -1,
-    }
+def summary(context: Context, image: Image) -> ImageSummary:
+    return ImageSummary(
+        id=image.id,
+        repo_tags=list(image.tags),
+        repo_digests=[familiar(digest) for digest in image.digests],
+        created=_seconds(image.created),
+        size=image.size,
+        virtual_size=image.size,
+        labels=dict(image.labels) or None,
+    )
 
 
 def _seconds(created: str) -> int:
@@ -109,13 +119,7 @@ def search(context: Context, request: Request) -> Answer:
     found = _images(context).search(request.text("term"), limit=request.number("limit", 25) or 25)
     return Json(
         document=[
-            {
-                "name": one.name,
-                "description": one.description,
-                "star_count": one.stars,
-                "is_official": one.official,
-                "is_automated": False,
-            }
+            SearchResult(name=one.name, description=one.description, star_count=one.stars, is_official=one.official)
             for one in found
         ]
     )
@@ -130,16 +134,13 @@ def _credentials(request: Request) -> Credentials | None:
     if not text:
         return None
     try:
-        given = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
-    except ValueError:
+        document = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
+    except (ValueError, RecursionError):
         raise BadParameter("X-Registry-Auth is no base64 of a JSON object") from None
-    if not isinstance(given, dict) or not (given.get("username") or given.get("identitytoken")):
+    given = parse(document, AuthConfig, "X-Registry-Auth")
+    if not given.username and not given.identity_token:
         return None
-    return Credentials(
-        username=str(given.get("username") or ""),
-        password=str(given.get("password") or ""),
-        identity_token=str(given.get("identitytoken") or ""),
-    )
+    return Credentials(username=given.username, password=given.password, identity_token=given.identity_token)
 
 
 @route("POST", "/images/create")
@@ -187,7 +188,7 @@ _PHASES = {
 }
 
 
-def _pull_documents(reference: str, events: Iterator["PullEvent"]) -> Iterator[dict[str, Any]]:
+def _pull_documents(reference: str, events: Iterator["PullEvent"]) -> Iterator[JSONMessage]:
     parsed = parse_reference(reference)
     shown = familiar(str(parsed))
     begun = False
@@ -197,31 +198,34 @@ def _pull_documents(reference: str, events: Iterator["PullEvent"]) -> Iterator[d
                 continue
             if not begun:
                 begun = True
-                yield {"status": f"Pulling from {parsed.repository}", "id": str(parsed.target)}
+                yield JSONMessage(status=f"Pulling from {parsed.repository}", id=str(parsed.target))
             if event.layer:
                 yield _progress(event)
     except Error as error:
         if not begun:
             raise
-        yield {"errorDetail": {"message": message(error)}, "error": message(error)}
+        yield _failure(error)
         return
     if not begun:
-        yield {"status": f"Pulling from {parsed.repository}", "id": str(parsed.target)}
-        yield {"status": f"Status: Image is up to date for {shown}"}
+        yield JSONMessage(status=f"Pulling from {parsed.repository}", id=str(parsed.target))
+        yield JSONMessage(status=f"Status: Image is up to date for {shown}")
     else:
-        yield {"status": f"Status: Downloaded newer image for {shown}"}
+        yield JSONMessage(status=f"Status: Downloaded newer image for {shown}")
 
 
-def _progress(event: "PullEvent | PushEvent") -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "status": _PHASES.get(event.phase, event.phase.capitalize()),
-        "id": event.layer.partition(":")[2][:12],
-    }
-    if event.phase in ("downloading", "unpacking", "uploading"):
-        document["progressDetail"] = {"current": event.current, **({"total": event.total} if event.total else {})}
-    else:
-        document["progressDetail"] = {}
-    return document
+def _failure(error: Error) -> JSONMessage:
+    """Told in the stream, where clients look for it."""
+    said = message(error)
+    return JSONMessage(error_detail=ErrorDetail(message=said), error=said)
+
+
+def _progress(event: "PullEvent | PushEvent") -> JSONMessage:
+    moves = event.phase in ("downloading", "unpacking", "uploading")
+    return JSONMessage(
+        status=_PHASES.get(event.phase, event.phase.capitalize()),
+        id=event.layer.partition(":")[2][:12],
+        progress_detail=ProgressDetail(current=event.current, total=event.total or 0) if moves else ProgressDetail(),
+    )
 
 
 @route("POST", "/images/{name}/push")
@@ -234,9 +238,9 @@ def push(context: Context, request: Request, name: str) -> Answer:
     return Stream(pieces=documents(_push_documents(context, reference, request)), at_once=True)
 
 
-def _push_documents(context: Context, reference: str, request: Request) -> Iterator[dict[str, Any]]:
+def _push_documents(context: Context, reference: str, request: Request) -> Iterator[JSONMessage]:
     parsed = parse_reference(reference)
-    yield {"status": f"The push refers to repository [{parsed.registry}/{parsed.repository}]"}
+    yield JSONMessage(status=f"The push refers to repository [{parsed.registry}/{parsed.repository}]")
     events = context.client.images.pushing(reference, credentials=_credentials(request))
     try:
         while True:
@@ -248,11 +252,11 @@ def _push_documents(context: Context, reference: str, request: Request) -> Itera
             if event.layer:
                 yield _progress(event)
     except Error as error:
-        yield {"errorDetail": {"message": message(error)}, "error": message(error)}
+        yield _failure(error)
         return
-    size = 0
-    yield {"status": f"{parsed.tag}: digest: {digest} size: {size}"}
-    yield {"progressDetail": {}, "aux": {"Tag": parsed.tag, "Digest": digest, "Size": size}}
+    made = PushResult(tag=parsed.tag or "", digest=digest)
+    yield JSONMessage(status=f"{made.tag}: digest: {made.digest} size: {made.size}")
+    yield JSONMessage(progress_detail=ProgressDetail(), aux=made)
 
 
 def _import(context: Context, request: Request) -> Answer:
@@ -265,7 +269,7 @@ def _import(context: Context, request: Request) -> Answer:
     image = context.client.images.import_(
         _Body(request.pieces()), reference, config=changes, message=request.text("message")
     )
-    return Stream(pieces=documents([{"status": image.id}]))
+    return Stream(pieces=documents([JSONMessage(status=image.id)]))
 
 
 class _Body:
@@ -340,15 +344,15 @@ def load(context: Context, request: Request) -> Answer:
     return Stream(pieces=documents(_load_documents(context, request)))
 
 
-def _load_documents(context: Context, request: Request) -> Iterator[dict[str, Any]]:
+def _load_documents(context: Context, request: Request) -> Iterator[JSONMessage]:
     try:
         images = _images(context).load(_Body(request.pieces()))
-    except Error as error:  # told in the stream, where clients look for it
-        yield {"errorDetail": {"message": message(error)}, "error": message(error)}
+    except Error as error:
+        yield _failure(error)
         return
     for image in images:
         for tag in image.tags or ("",):
-            yield {"stream": f"Loaded image: {tag}\n" if tag else f"Loaded image ID: {image.id}\n"}
+            yield JSONMessage(stream=f"Loaded image: {tag}\n" if tag else f"Loaded image ID: {image.id}\n")
 
 
 # one image
@@ -356,58 +360,20 @@ def _load_documents(context: Context, request: Request) -> Iterator[dict[str, An
 
 @route("GET", "/images/{name}/json")
 def inspect(context: Context, request: Request, name: str) -> Answer:
-    image = _images(context).get(name)
-    config: dict[str, Any] = {key: _listed(getattr(image.config, field)) for key, field in _CONFIG.items()}
-    config["ExposedPorts"] = {port: {} for port in image.config.exposed_ports} or None
-    config["Volumes"] = {path: {} for path in image.config.volumes} or None
-    config |= {"Hostname": "", "Domainname": "", "Image": "", "Tty": False, "OpenStdin": False, "StdinOnce": False}
-    if (health := image.config.healthcheck) is not None:
-        config["Healthcheck"] = {
-            "Test": list(health.test or ()),
-            "Interval": health.interval,
-            "Timeout": health.timeout,
-            "StartPeriod": health.start_period,
-            "Retries": health.retries,
-        }
-    return Json(
-        document={
-            "Id": image.id,
-            "RepoTags": list(image.tags),
-            "RepoDigests": [familiar(digest) for digest in image.digests],
-            "Parent": "",
-            "Comment": image.history[-1].comment if image.history else "",
-            "Created": image.created or datetime.fromtimestamp(0, UTC).isoformat().replace("+00:00", "Z"),
-            "DockerVersion": "",
-            "Author": image.author,
-            "Config": config,
-            "Architecture": image.platform.architecture,
-            **({"Variant": image.platform.variant} if image.platform.variant else {}),
-            "Os": image.platform.os,
-            "Size": image.size,
-            "VirtualSize": image.size,
-            "GraphDriver": {"Name": "overlay", "Data": {}},
-            "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
-            "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
-        }
-    )
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else dict(value) or None if isinstance(value, Mapping) else value
+    return Json(document=image_document(_images(context).get(name)))
 
 
 @route("GET", "/images/{name}/history")
 def history(context: Context, request: Request, name: str) -> Answer:
     image = _images(context).get(name)
     newest = [
-        {
-            "Id": image.id if number == 0 else "<missing>",
-            "Created": _seconds(step.created),
-            "CreatedBy": step.created_by,
-            "Comment": step.comment,
-            "Tags": list(image.tags) if number == 0 else None,
-            "Size": 0,
-        }
+        HistoryItem(
+            id=image.id if number == 0 else "<missing>",
+            created=_seconds(step.created),
+            created_by=step.created_by,
+            comment=step.comment,
+            tags=list(image.tags) if number == 0 else None,
+        )
         for number, step in enumerate(reversed(image.history))
     ]
     return Json(document=newest)
@@ -426,9 +392,9 @@ def remove(context: Context, request: Request, name: str) -> Answer:
     return Json(document=[_removal(line) for line in done])
 
 
-def _removal(line: str) -> dict[str, str]:
+def _removal(line: str) -> ImageDeleted:
     what, _, of = line.partition(": ")
-    return {"Untagged": familiar(of)} if what == "untagged" else {"Deleted": of}
+    return ImageDeleted(untagged=familiar(of)) if what == "untagged" else ImageDeleted(deleted=of)
 
 
 @route("POST", "/images/prune")
@@ -438,16 +404,15 @@ def prune(context: Context, request: Request) -> Answer:
     if wanted:
         raise BadParameter(f"invalid filter {min(wanted)!r}")
     done = _images(context).prune(all=dangling[0] in ("0", "false"))
-    return Json(
-        document={"ImagesDeleted": [_removal(line) for line in done.removed] or None, "SpaceReclaimed": done.size}
-    )
+    removed = [_removal(line) for line in done.removed] or None
+    return Json(document=ImagesPruned(images_deleted=removed, space_reclaimed=done.size))
 
 
 @route("POST", "/commit")
 def commit(context: Context, request: Request) -> Answer:
-    body = request.object()
     repository, chosen = request.text("repo"), request.text("tag")
-    config = {key: value for key, value in body.items() if value and key in (*_CONFIG, "ExposedPorts", "Volumes")}
+    config = asked(request.parsed(ContainerConfig))
+    config = {key: value for key, value in config.items() if key in _COMMITTED}
     image = context.container(request.text("container")).commit(
         f"{repository}:{chosen}" if repository and chosen else repository or None,
         config={**config, **_changes(request.query.get("changes", []))},
@@ -455,17 +420,20 @@ def commit(context: Context, request: Request) -> Answer:
         message=request.text("comment"),
         pause=request.flag("pause", True),
     )
-    return Json(status=201, document={"Id": image.id})
+    return Json(status=201, document=Committed(id=image.id))
 
 
 @route("GET", "/distribution/{name}/json")
 def distribution(context: Context, request: Request, name: str) -> Answer:
     found = _images(context).in_registry(name, credentials=_credentials(request))
-    document = json.loads(found.content)
-    platforms = [entry["platform"] for entry in document.get("manifests") or () if entry.get("platform")]
+    index = json.loads(found.content)
     return Json(
-        document={
-            "Descriptor": {"mediaType": found.media_type, "digest": found.digest, "size": len(found.content)},
-            "Platforms": platforms,
-        }
+        document=DistributionInspect(
+            descriptor=ImageDescriptor(media_type=found.media_type, digest=found.digest, size=len(found.content)),
+            platforms=[
+                parse(entry["platform"], Platform, "the index")
+                for entry in index.get("manifests") or ()
+                if entry.get("platform")
+            ],
+        )
     )

@@ -1,7 +1,18 @@
 """Networks and volumes."""
 
-from typing import Any
+import attrs
 
+from wherry.engineapi import document
+from wherry.engineapi.networks import (
+    EndpointIPAMConfig,
+    EndpointSettings,
+    NetworkConnect,
+    NetworkCreate,
+    NetworkCreated,
+    NetworkDisconnect,
+    NetworksPruned,
+)
+from wherry.engineapi.volumes import VolumeCreate, VolumeList, VolumesPruned
 from wherry_daemon.context import Context, filters
 from wherry_daemon.http import Answer, Empty, Json, Request
 from wherry_daemon.refusals import BadParameter
@@ -13,33 +24,31 @@ route = Routes()
 @route("GET", "/networks")
 def listing(context: Context, request: Request) -> Answer:
     found = context.client.networks.list(filters=filters(request.mapping("filters")))
-    return Json(document=[{**network.attrs, "Containers": {}} for network in found])
+    return Json(document=[attrs.evolve(network.document, containers={}) for network in found])
 
 
 @route("POST", "/networks/create")
 def create(context: Context, request: Request) -> Answer:
-    body = request.object()
-    name = str(body.get("Name") or "")
-    if not name:
+    asked = request.parsed(NetworkCreate)
+    if not asked.name:
         raise BadParameter("invalid network name: it is empty")
-    ipam = body.get("IPAM") or {}
     made = context.client.networks.create(
-        name,
-        driver=body.get("Driver") or "bridge",
-        options=body.get("Options") or None,
-        ipam=ipam if ipam.get("Config") else None,
-        internal=bool(body.get("Internal")),
-        attachable=bool(body.get("Attachable")),
-        enable_ipv6=bool(body.get("EnableIPv6")),
-        labels=body.get("Labels") or None,
-        scope=body.get("Scope") or None,
+        asked.name,
+        driver=asked.driver or "bridge",
+        options=asked.options,
+        ipam=document.asked(asked.ipam) if asked.ipam is not None and asked.ipam.config else None,
+        internal=asked.internal,
+        attachable=asked.attachable,
+        enable_ipv6=bool(asked.enable_ipv6),
+        labels=asked.labels,
+        scope=asked.scope or None,
     )
-    return Json(status=201, document={"Id": made.id, "Warning": ""})
+    return Json(status=201, document=NetworkCreated(id=made.id))
 
 
 @route("GET", "/networks/{id}")
 def inspect(context: Context, request: Request, name: str) -> Answer:
-    return Json(document=context.client.networks.get(name).attrs)
+    return Json(document=context.client.networks.get(name).document)
 
 
 @route("DELETE", "/networks/{id}")
@@ -50,57 +59,51 @@ def remove(context: Context, request: Request, name: str) -> Answer:
 
 @route("POST", "/networks/{id}/connect")
 def connect(context: Context, request: Request, name: str) -> Answer:
-    body = request.object()
-    endpoint = body.get("EndpointConfig") or {}
-    ipam = endpoint.get("IPAMConfig") or {}
+    asked = request.parsed(NetworkConnect)
+    place = asked.endpoint_config or EndpointSettings()
+    addresses = place.ipam_config or EndpointIPAMConfig()
     context.client.networks.get(name).connect(
-        _container(context, body),
-        aliases=endpoint.get("Aliases") or None,
-        links=endpoint.get("Links") or None,
-        ipv4_address=ipam.get("IPv4Address") or None,
-        ipv6_address=ipam.get("IPv6Address") or None,
-        mac_address=endpoint.get("MacAddress") or None,
+        context.container(asked.container).id,
+        aliases=place.aliases,
+        links=place.links,
+        ipv4_address=addresses.ipv4_address or None,
+        ipv6_address=addresses.ipv6_address or None,
+        mac_address=place.mac_address or None,
     )
     return Empty(status=200)
 
 
 @route("POST", "/networks/{id}/disconnect")
 def disconnect(context: Context, request: Request, name: str) -> Answer:
-    body = request.object()
-    context.client.networks.get(name).disconnect(_container(context, body), force=bool(body.get("Force")))
+    asked = request.parsed(NetworkDisconnect)
+    context.client.networks.get(name).disconnect(context.container(asked.container).id, force=asked.force)
     return Empty(status=200)
-
-
-def _container(context: Context, body: dict[str, Any]) -> str:
-    return context.container(str(body.get("Container") or "")).id
 
 
 @route("POST", "/networks/prune")
 def prune(context: Context, request: Request) -> Answer:
-    return Json(document={"NetworksDeleted": context.client.networks.prune(filters(request.mapping("filters")))})
+    removed = context.client.networks.prune(filters(request.mapping("filters")))
+    return Json(document=NetworksPruned(networks_deleted=removed))
 
 
 @route("GET", "/volumes")
 def volume_listing(context: Context, request: Request) -> Answer:
     found = context.client.volumes.list(filters(request.mapping("filters")))
-    return Json(document={"Volumes": [volume.attrs for volume in found], "Warnings": None})
+    return Json(document=VolumeList(volumes=[volume.document for volume in found]))
 
 
 @route("POST", "/volumes/create")
 def volume_create(context: Context, request: Request) -> Answer:
-    body = request.object()
+    asked = request.parsed(VolumeCreate)
     made = context.client.volumes.create(
-        body.get("Name") or None,
-        driver=body.get("Driver") or "local",
-        driver_opts=body.get("DriverOpts") or None,
-        labels=body.get("Labels") or None,
+        asked.name or None, driver=asked.driver or "local", driver_opts=asked.driver_opts, labels=asked.labels
     )
-    return Json(status=201, document=made.attrs)
+    return Json(status=201, document=made.document)
 
 
 @route("GET", "/volumes/{id}")
 def volume_inspect(context: Context, request: Request, name: str) -> Answer:
-    return Json(document=context.client.volumes.get(name).attrs)
+    return Json(document=context.client.volumes.get(name).document)
 
 
 @route("DELETE", "/volumes/{id}")
@@ -117,4 +120,4 @@ def volume_remove(context: Context, request: Request, name: str) -> Answer:
 @route("POST", "/volumes/prune")
 def volume_prune(context: Context, request: Request) -> Answer:
     done = context.client.volumes.prune(filters(request.mapping("filters")))
-    return Json(document={"VolumesDeleted": list(done.names), "SpaceReclaimed": done.size})
+    return Json(document=VolumesPruned(volumes_deleted=list(done.names), space_reclaimed=done.size))

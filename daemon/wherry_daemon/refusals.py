@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from wherry.engineapi.system import ErrorResponse
 from wherry.errors import (
     ContainerNotFound,
     ExecutableNotFound,
@@ -77,7 +78,7 @@ def refusal(error: Exception) -> Json:
     if isinstance(error, NotModified):
         return Json(status=304, document=None)
     status = next((number for kind, number in _STATUS if isinstance(error, kind)), 500)
-    return Json(status=status, document={"message": message(error)})
+    return Json(status=status, document=ErrorResponse(message=message(error)))
 
 
 def message(error: Exception) -> str:

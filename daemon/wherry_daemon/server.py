@@ -5,7 +5,6 @@ What a request does is a call of the engine, which waits for the kernel and for 
 of its own. A client that is slow, or that follows a log for days, holds up nobody but itself.
 """
 
-import json
 import logging
 import os
 import socket
@@ -19,6 +18,7 @@ from time import monotonic
 
 import attrs
 
+from wherry.engineapi.system import ErrorResponse
 from wherry_daemon.http import (
     JSON,
     Answer,
@@ -27,11 +27,11 @@ from wherry_daemon.http import (
     Empty,
     Hijack,
     HttpConnection,
-    Json,
     Request,
     Stream,
 )
 from wherry_daemon.refusals import refusal
+from wherry_daemon.streams import encoded
 from wherry_oci.errors import Unavailable
 
 log = logging.getLogger("wherry.daemon")
@@ -228,13 +228,9 @@ class Server:
         elif isinstance(answer, Empty):
             connection.answer_bytes(answer.status, [*self._headers, *answer.headers], b"")
         else:
-            content = _encoded(answer)
+            content = encoded(answer.document)
             connection.answer_bytes(answer.status, [*self._headers, ("Content-Type", JSON)], content)
         return connection.reusable
-
-
-def _encoded(answer: Json) -> bytes:
-    return json.dumps(answer.document, separators=(",", ":")).encode() + b"\n"
 
 
 def _begun(answer: Stream) -> Stream:
@@ -245,7 +241,7 @@ def _begun(answer: Stream) -> Stream:
 
 
 def _bad_request(error: BadRequest) -> bytes:
-    body = _encoded(Json(document={"message": str(error)}))
+    body = encoded(ErrorResponse(message=str(error)))
     head = (
         f"HTTP/1.1 400 Bad Request\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )

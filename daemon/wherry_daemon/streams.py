@@ -5,6 +5,7 @@ import select
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from wherry.engineapi.document import told
 from wherry_daemon.http import Hijacked
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ def _pass_input(client: Hijacked, process: "Process", keys: "DetachKeys | None",
 
 
 def documents(found: Iterable[Any]) -> Iterator[bytes]:
-    """JSON documents, a line each."""
-    for document in found:
-        yield json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    """Documents, a line each."""
+    return map(encoded, found)
+
+
+def encoded(document: Any) -> bytes:
+    """A document of `wherry.engineapi`, a list of such, or what `json` writes, as a line of JSON."""
+    shown = document if isinstance(document, dict) else told(document)
+    return json.dumps(shown, separators=(",", ":")).encode() + b"\n"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wherry.attachment import Attachment
     from wherry.containerpath import ContainerPath
     from wherry.containerstore import Record
+    from wherry.execrequest import ExecRequest
     from wherry.execs import Exec
     from wherry.limits import UpdateOptions
     from wherry.local import LocalEngine
@@ -158,18 +159,25 @@ class Container:
     @property
     def attrs(self) -> dict[str, Any]:
         """What `docker inspect` tells, in its words."""
+        from wherry.engineapi.document import told
         from wherry.inspection import container_document
 
         record = self._record
-        return container_document(self._engine, record, self._engine.state(record))
+        found: dict[str, Any] = told(container_document(self._engine, record, self._engine.state(record)))
+        return found
 
     @property
     def ip(self) -> str:
         """Its address on its network; "" when it does not run or has none."""
-        from wherry.inspection import network_settings
+        from wherry.membership import places_of
+        from wherry.networkoptions import has_endpoints
 
         record = self._record
-        return str(network_settings(self._engine, record, self._engine.state(record))["IPAddress"])
+        if self._engine.state(record).status not in ("running", "paused") or not has_endpoints(
+            record.settings["network"]
+        ):
+            return ""
+        return next((endpoint.ipv4 for _, endpoint in places_of(self._engine, record)), "")
 
     def connect(self, port: int, timeout: float | None = None) -> "socket.socket":
         """
@@ -469,23 +477,27 @@ class Container:
         detach_keys: str = "",
     ) -> "Exec":
         """A further process with an id, to be started by whoever knows that. Raises NotRunning, Conflict if paused."""
+        from wherry.execrequest import ExecRequest
+
+        return self._exec_create(
+            ExecRequest.of(
+                command,
+                user=user,
+                environment=environment,
+                working_dir=working_dir,
+                tty=tty,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                privileged=privileged,
+                detach_keys=detach_keys,
+            )
+        )
+
+    def _exec_create(self, asked: "ExecRequest") -> "Exec":
         from wherry import execs
 
-        made = execs.create(
-            self._engine,
-            self.id,
-            command,
-            user=user,
-            environment=environment,
-            working_dir=working_dir,
-            tty=tty,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            privileged=privileged,
-            detach_keys=detach_keys,
-        )
-        return execs.Exec(made, self._engine)
+        return execs.Exec(execs.create(self._engine, self.id, asked), self._engine)
 
     def popen(
         self,
@@ -503,17 +515,25 @@ class Container:
 
         Raises Conflict when the container does not run, ExecutableNotFound, UserNotFound.
         """
-        record = self._record
-        request = process_document(
-            record,
-            command,
-            user=user,
-            environment=environment,
-            working_dir=working_dir,
-            tty=tty,
-            privileged=privileged,
+        from wherry.execrequest import ExecRequest
+
+        return self._popen(
+            ExecRequest.of(
+                command,
+                user=user,
+                environment=environment,
+                working_dir=working_dir,
+                tty=tty,
+                stdin=stdin,
+                privileged=privileged,
+            )
         )
-        return Process.start(self._engine, record, request, terminal=tty, stdin=stdin)
+
+    def _popen(self, asked: "ExecRequest") -> Process:
+        record = self._record
+        return Process.start(
+            self._engine, record, process_document(record, asked), terminal=asked.tty, stdin=asked.stdin
+        )
 
     def exec(
         self,
@@ -542,10 +562,15 @@ class Container:
             privileged=privileged,
         ) as process:
             stdout, stderr = process.communicate(input, timeout)
-            code = process.wait()
-        if check and code != 0:
-            raise CommandFailed(f"exec in container {self.short_id}", process.command, code, stdout, stderr)
-        return ExecResult(exit_code=code, stdout=stdout, stderr=stderr)
+            result = ExecResult(exit_code=process.wait(), stdout=stdout, stderr=stderr)
+        self._check_started(result)
+        if check and result.exit_code != 0:
+            what = f"exec in container {self.short_id}"
+            raise CommandFailed(what, process.command, result.exit_code, stdout, stderr)
+        return result
+
+    def _check_started(self, result: ExecResult) -> None:
+        """For an engine that tells by the output alone that a process could not be started."""
 
 
 def _streams(stdout: bool, stderr: bool) -> frozenset[int]:

@@ -6,7 +6,6 @@ What was asked for is kept in `run/ID/execs/EXECID`, what became of it the conta
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ from wherry_shim.exectable import EXECS
 
 if TYPE_CHECKING:
     from wherry.containerstore import Record
+    from wherry.engineapi.execs import ExecInspect
+    from wherry.execrequest import ExecRequest
     from wherry.local import LocalEngine
 
 
@@ -37,6 +38,16 @@ class Exec:
     @property
     def attrs(self) -> dict[str, Any]:
         """What `GET /exec/ID/json` tells. Raises ExecNotFound."""
+        from wherry.engineapi.document import told
+
+        found: dict[str, Any] = told(self.document)
+        return found
+
+    @property
+    def document(self) -> "ExecInspect":
+        """What `attrs` tells, as a value. Raises ExecNotFound."""
+        from wherry.engineapi.execs import ExecInspect, ProcessConfig
+
         path = self._path
         kept = json.loads(path.read_bytes())
         try:
@@ -44,35 +55,33 @@ class Exec:
         except shims.ShimGone:
             raise ExecNotFound(self.id) from None
         program, *arguments = kept["request"]["process"]["args"]
-        return {
-            "ID": self.id,
-            "ContainerID": kept["container"],
-            "Running": record["running"],
-            "ExitCode": record["exit_code"],
-            "Pid": record["pid"],
-            "ProcessConfig": {
-                "tty": kept["terminal"],
-                "entrypoint": program,
-                "arguments": arguments,
-                "privileged": kept["privileged"],
-                "user": kept["user"],
-            },
-            "OpenStdin": kept["stdin"],
-            "OpenStdout": kept["stdout"],
-            "OpenStderr": kept["stderr"],
-            "DetachKeys": kept["detach_keys"],
-            "CanRemove": False,
-        }
+        return ExecInspect(
+            id=self.id,
+            container_id=kept["container"],
+            running=record["running"],
+            exit_code=record["exit_code"],
+            pid=record["pid"],
+            process_config=ProcessConfig(
+                tty=kept["terminal"],
+                entrypoint=program,
+                arguments=arguments,
+                privileged=kept["privileged"],
+                user=kept["user"],
+            ),
+            open_stdin=kept["stdin"],
+            open_stdout=kept["stdout"],
+            open_stderr=kept["stderr"],
+            detach_keys=kept["detach_keys"],
+        )
 
     @property
     def running(self) -> bool:
-        return bool(self.attrs["Running"])
+        return self.document.running
 
     @property
     def exit_code(self) -> int | None:
         """None before it has ended."""
-        code: int | None = self.attrs["ExitCode"]
-        return code
+        return self.document.exit_code
 
     def start(self) -> Process:
         """
@@ -102,44 +111,22 @@ def find(engine: "LocalEngine", exec_id: str) -> Path:
     raise ExecNotFound(exec_id)
 
 
-def create(
-    engine: "LocalEngine",
-    name: str,
-    command: str | Sequence[str],
-    *,
-    user: str | int | None,
-    environment: Mapping[str, str] | Sequence[str] | None,
-    working_dir: str | None,
-    tty: bool,
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    privileged: bool,
-    detach_keys: str,
-) -> str:
-    """Its id. Raises NotRunning, Conflict, InvalidArgument."""
+def create(engine: "LocalEngine", name: str, asked: "ExecRequest") -> str:
+    """Its id. Raises NotRunning, Conflict."""
     record = engine.record(name)
     _check_running(engine, record)
-    request = process_document(
-        record,
-        command,
-        user=user,
-        environment=environment,
-        working_dir=working_dir,
-        tty=tty,
-        privileged=privileged,
-    )
+    request = process_document(record, asked)
     exec_id = os.urandom(32).hex()
     kept = {
         "container": record.id,
         "request": request,
-        "terminal": tty,
-        "stdin": stdin,
-        "stdout": stdout,
-        "stderr": stderr,
-        "privileged": privileged,
-        "user": "" if user is None else str(user),
-        "detach_keys": detach_keys,
+        "terminal": asked.tty,
+        "stdin": asked.stdin,
+        "stdout": asked.stdout,
+        "stderr": asked.stderr,
+        "privileged": asked.privileged,
+        "user": asked.user or "",
+        "detach_keys": asked.detach_keys,
     }
     directory = engine.store.run_directory(record.id) / EXECS
     directory.mkdir(0o700, exist_ok=True)

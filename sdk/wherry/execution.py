@@ -1,6 +1,6 @@
 """Further processes in a running container, with what subprocess.Popen has."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from select import poll
 from time import monotonic
 from types import TracebackType
@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from wherry.errors import START_FAILURES, StartFailed
-from wherry.options import words
 from wherry.specification import chosen_capabilities
-from wherry_oci.errors import InvalidArgument
 from wherry_oci.runtime import quickjson
 from wherry_oci.runtime.failure import RuntimeFailure
 from wherry_shim.client import Conversation, ShimGone, input_frames
@@ -19,6 +17,7 @@ from wherry_shim.connection import CONTROL, STDERR, STDOUT
 
 if TYPE_CHECKING:
     from wherry.containerstore import Record
+    from wherry.execrequest import ExecRequest
     from wherry.local import LocalEngine
 
 _POLLIN, _POLLOUT = 1, 4
@@ -40,39 +39,25 @@ class ExecResult:
         return self.stdout.decode("utf-8", "replace")
 
 
-def process_document(
-    record: "Record",
-    command: str | Sequence[str],
-    *,
-    user: str | int | None,
-    environment: Mapping[str, str] | Sequence[str] | None,
-    working_dir: str | None,
-    tty: bool,
-    privileged: bool,
-) -> dict[str, Any]:
+def process_document(record: "Record", asked: "ExecRequest") -> dict[str, Any]:
     """The shim's request: config.json's `process`, and the user by name."""
-    arguments = words(command, "command")
-    if not arguments:
-        raise InvalidArgument("command is empty: give a program")
     settings = record.settings
-    merged = dict(item.partition("=")[::2] for item in settings["environment"])
-    added = environment or ()
-    merged.update(added if isinstance(added, Mapping) else dict(item.partition("=")[::2] for item in added))
-    if tty:
+    merged = dict(item.partition("=")[::2] for item in (*settings["environment"], *asked.environment))
+    if asked.tty:
         merged.setdefault("TERM", "xterm")
     rights = chosen_capabilities(
-        settings["cap_add"], settings["cap_drop"], privileged=privileged or settings["privileged"]
+        settings["cap_add"], settings["cap_drop"], privileged=asked.privileged or settings["privileged"]
     )
     return {
         "process": {
-            "terminal": tty,
-            "args": list(arguments),
+            "terminal": asked.tty,
+            "args": list(asked.command),
             "env": [f"{name}={value}" for name, value in merged.items()],
-            "cwd": working_dir or settings["working_dir"],
+            "cwd": asked.working_dir or settings["working_dir"],
             "capabilities": {"bounding": rights, "effective": rights, "permitted": rights, "inheritable": []},
             "noNewPrivileges": settings["no_new_privileges"],
         },
-        "user": str(user) if user is not None else settings["user"],
+        "user": asked.user if asked.user is not None else settings["user"],
         "groups": settings["group_add"],
     }
 

@@ -7,7 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 from wherry import defaults, execs
 from wherry.container import timestamp
-from wherry.mounts import BIND, VOLUME, MountPoint
+from wherry.engineapi.configs import GraphDriverData, HealthConfig
+from wherry.engineapi.containerlist import MountPoint
+from wherry.engineapi.containers import (
+    ContainerConfig,
+    ContainerInspect,
+    ContainerState,
+    DeviceMapping,
+    Health,
+    HealthcheckResult,
+    HostConfig,
+    LogConfig,
+    NetworkSettings,
+    PortBinding,
+    RestartPolicy,
+    Ulimit,
+)
+from wherry.engineapi.document import Words
+from wherry.engineapi.images import ImageConfig, ImageInspect, ImageMetadata, RootFS
+from wherry.engineapi.networks import EndpointSettings
+from wherry.mounts import BIND, IMAGE, VOLUME
 from wherry.options import OWN_RUNTIME
 from wherry.portbinding import port_map
 
@@ -23,41 +42,54 @@ _NEVER = "0001-01-01T00:00:00Z"
 
 def container_document(
     engine: "LocalEngine", record: "Record", state: "State", *, sizes: bool = False
-) -> dict[str, Any]:
+) -> ContainerInspect:
     """One container, as `GET /containers/{id}/json` describes it (Engine API 1.51), with *sizes* how large it is."""
     settings = record.settings
     order = _order(engine, record)
     arguments = [*settings["entrypoint"], *settings["command"]]
     directory = engine.store.directory(record.id)
-    document = {
-        "Id": record.id,
-        "Created": timestamp(record.created),
-        "Path": arguments[0],
-        "Args": arguments[1:],
-        "State": _state(state),
-        "Image": record.image_id,
-        "ResolvConfPath": str(directory / "resolv.conf"),
-        "HostnamePath": str(directory / "hostname"),
-        "HostsPath": str(directory / "hosts"),
-        "LogPath": _log_path(directory, record),
-        "Name": f"/{record.name}",
-        "RestartCount": state.restarts,
-        "Driver": "overlay",
-        "Platform": "linux",
-        "MountLabel": "",
-        "ProcessLabel": "",
-        "AppArmorProfile": "",
-        "ExecIDs": execs.running(engine, record) or None if state.pid else None,
-        "GraphDriver": {"Name": "overlay", "Data": _layers(directory, order)},
-        "Config": _config(record, settings, order),
-        "HostConfig": _host_config(settings),
-        "Mounts": [MountPoint.from_json(point).document() for point in settings["mount_points"]],
-        "NetworkSettings": network_settings(engine, record, state),
-    }
-    if sizes:
-        written = engine.size(record.id)
-        document |= {"SizeRw": written, "SizeRootFs": written + engine.images.get(record.image_id).size}
-    return document
+    written = engine.size(record.id) if sizes else None
+    return ContainerInspect(
+        id=record.id,
+        created=timestamp(record.created),
+        path=arguments[0],
+        args=arguments[1:],
+        state=_state(state),
+        image=record.image_id,
+        resolv_conf_path=str(directory / "resolv.conf"),
+        hostname_path=str(directory / "hostname"),
+        hosts_path=str(directory / "hosts"),
+        log_path=_log_path(directory, record),
+        name=f"/{record.name}",
+        restart_count=state.restarts,
+        driver="overlay",
+        platform="linux",
+        exec_ids=execs.running(engine, record) or None if state.pid else None,
+        graph_driver=GraphDriverData(name="overlay", data=_layers(directory, order)),
+        config=_config(record, settings, order),
+        host_config=_host_config(settings),
+        mounts=mounts_document(settings),
+        network_settings=network_settings(engine, record, state),
+        size_rw=written,
+        size_root_fs=None if written is None else written + engine.images.get(record.image_id).size,
+    )
+
+
+def mounts_document(settings: Mapping[str, Any]) -> list[MountPoint]:
+    """What is mounted in a container of these *settings*."""
+    return [
+        MountPoint(
+            type=point["kind"],
+            name=point["name"] if point["kind"] in (VOLUME, IMAGE) else "",
+            source=point["source"],
+            destination=point["target"],
+            driver=point["driver"] if point["kind"] == VOLUME else "",
+            mode=point["mode"],
+            rw=not point["read_only"],
+            propagation=point["propagation"],
+        )
+        for point in settings["mount_points"]
+    ]
 
 
 def _log_path(directory: Path, record: "Record") -> str:
@@ -88,153 +120,128 @@ def _layers(directory: Path, order: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _state(state: "State") -> dict[str, Any]:
+def _state(state: "State") -> ContainerState:
     ended = state.exit
-    document = {
-        "Status": state.status,
-        "Running": state.alive,
-        "Paused": state.status == "paused",
-        "Restarting": state.status == "restarting",
-        "OOMKilled": ended.oom_killed if ended is not None else False,
-        "Dead": False,
-        "Pid": state.pid,
-        "ExitCode": ended.exit_code if ended is not None else 0,
-        "Error": "" if ended is None or ended.known else "its shim was killed: how it ended is unknown",
-        "StartedAt": timestamp(state.started) if state.started else _NEVER,
-        "FinishedAt": timestamp(ended.finished) if ended is not None and ended.finished else _NEVER,
-    }
-    if state.health is not None:
-        document["Health"] = {
-            "Status": state.health["status"],
-            "FailingStreak": state.health["failing_streak"],
-            "Log": [
-                {
-                    "Start": timestamp(result["start"]),
-                    "End": timestamp(result["end"]),
-                    "ExitCode": result["exit_code"],
-                    "Output": result["output"],
-                }
-                for result in state.health["log"]
-            ],
-        }
-    return document
+    return ContainerState(
+        status=state.status,
+        running=state.alive,
+        paused=state.status == "paused",
+        restarting=state.status == "restarting",
+        oom_killed=ended.oom_killed if ended is not None else False,
+        pid=state.pid,
+        exit_code=ended.exit_code if ended is not None else 0,
+        error="" if ended is None or ended.known else "its shim was killed: how it ended is unknown",
+        started_at=timestamp(state.started) if state.started else _NEVER,
+        finished_at=timestamp(ended.finished) if ended is not None and ended.finished else _NEVER,
+        health=None if state.health is None else _health(state.health),
+    )
 
 
-def _config(record: "Record", settings: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
+def _health(told: Mapping[str, Any]) -> Health:
+    return Health(
+        status=told["status"],
+        failing_streak=told["failing_streak"],
+        log=[
+            HealthcheckResult(
+                start=timestamp(result["start"]),
+                end=timestamp(result["end"]),
+                exit_code=result["exit_code"],
+                output=result["output"],
+            )
+            for result in told["log"]
+        ],
+    )
+
+
+def _config(record: "Record", settings: Mapping[str, Any], order: Mapping[str, Any]) -> ContainerConfig:
     health = order.get("health")
-    config = {
-        "Hostname": settings["hostname"],
-        "Domainname": settings["domainname"],
-        "User": settings["user"],
-        "AttachStdin": False,
-        "AttachStdout": False,
-        "AttachStderr": False,
-        "Tty": settings["tty"],
-        "OpenStdin": settings["stdin_open"],
-        "StdinOnce": False,
-        "Env": list(settings["environment"]),
-        "Cmd": list(settings["command"]) or None,
-        "Image": record.image,
-        "WorkingDir": settings["working_dir"],
-        "Entrypoint": list(settings["entrypoint"]) or None,
-        "ExposedPorts": {port: {} for port in settings["exposed_ports"]},
-        "Volumes": {point["target"]: {} for point in settings["mount_points"] if point["kind"] == VOLUME} or None,
-        "OnBuild": None,
-        "Labels": dict(record.labels),
-        "StopSignal": settings["stop_signal"],
-        "StopTimeout": settings["stop_timeout"],
-    }
-    if health is not None:
-        config["Healthcheck"] = {
-            "Test": list(health["test"]),
-            "Interval": health["interval"],
-            "Timeout": health["timeout"],
-            "StartPeriod": health["start_period"],
-            "StartInterval": health["start_interval"],
-            "Retries": health["retries"],
-        }
-    return config
+    return ContainerConfig(
+        hostname=settings["hostname"],
+        domainname=settings["domainname"],
+        user=settings["user"],
+        tty=settings["tty"],
+        open_stdin=settings["stdin_open"],
+        env=list(settings["environment"]),
+        cmd=Words(list(settings["command"])) or None,
+        image=record.image,
+        working_dir=settings["working_dir"],
+        entrypoint=Words(list(settings["entrypoint"])) or None,
+        exposed_ports={port: {} for port in settings["exposed_ports"]},
+        volumes={point["target"]: {} for point in settings["mount_points"] if point["kind"] == VOLUME} or None,
+        labels=dict(record.labels),
+        stop_signal=settings["stop_signal"],
+        stop_timeout=settings["stop_timeout"],
+        healthcheck=None
+        if health is None
+        else HealthConfig(
+            test=list(health["test"]),
+            interval=health["interval"],
+            timeout=health["timeout"],
+            start_period=health["start_period"],
+            start_interval=health["start_interval"],
+            retries=health["retries"],
+        ),
+    )
 
 
-def _host_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "Binds": [_bind_text(mount) for mount in settings["mounts"] if mount["kind"] in (BIND, VOLUME)] or None,
-        "VolumesFrom": [":".join(filter(None, pair)) for pair in settings["volumes_from"]] or None,
-        "NetworkMode": settings["network"],
-        "PortBindings": _port_bindings(settings["ports"]),
-        "AutoRemove": settings["auto_remove"],
-        "CapAdd": list(settings["cap_add"]) or None,
-        "CapDrop": list(settings["cap_drop"]) or None,
-        "GroupAdd": list(settings["group_add"]) or None,
-        "Privileged": settings["privileged"],
-        "ReadonlyRootfs": settings["read_only"],
-        "Init": settings["init"],
-        "ShmSize": settings["shm_size"],
-        "Tmpfs": dict(settings["tmpfs"]),
-        "Sysctls": dict(settings["sysctls"]),
-        "Memory": settings["memory"] or 0,
-        "MemoryReservation": settings["memory_reservation"] or 0,
-        "MemorySwap": settings["memory_swap"] or 2 * max(settings["memory"] or 0, 0),
-        "MemorySwappiness": None,
-        "KernelMemoryTCP": 0,
-        "NanoCpus": settings["nano_cpus"] or 0,
-        "CpuShares": settings["cpu_shares"] or 0,
-        "CpuPeriod": settings["cpu_period"] or 0,
-        "CpuQuota": settings["cpu_quota"] or 0,
-        "CpusetCpus": settings["cpuset_cpus"],
-        "CpusetMems": settings["cpuset_mems"],
-        "PidsLimit": settings["pids_limit"],
-        "CgroupParent": settings["cgroup_parent"],
-        "LogConfig": {"Type": settings["log"]["driver"], "Config": dict(settings["log"]["options"])},
-        "RestartPolicy": {"Name": settings["restart"]["name"], "MaximumRetryCount": settings["restart"]["maximum"]},
-        "PublishAllPorts": settings["publish_all_ports"],
-        "Dns": list(settings["dns"]),
-        "DnsOptions": list(settings["dns_opt"]),
-        "DnsSearch": list(settings["dns_search"]),
-        "ExtraHosts": list(settings["extra_hosts"]) or None,
-        "OomScoreAdj": settings["oom_score_adj"] or 0,
-        "OomKillDisable": None,
-        "SecurityOpt": _security_options(settings) or None,
-        "Devices": [
-            {"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": rights}
+def _host_config(settings: Mapping[str, Any]) -> HostConfig:
+    memory = settings["memory"] or 0
+    return HostConfig(
+        binds=[_bind_text(mount) for mount in settings["mounts"] if mount["kind"] in (BIND, VOLUME)] or None,
+        volumes_from=[":".join(filter(None, pair)) for pair in settings["volumes_from"]] or None,
+        network_mode=settings["network"],
+        port_bindings=_port_bindings(settings["ports"]),
+        auto_remove=settings["auto_remove"],
+        cap_add=list(settings["cap_add"]) or None,
+        cap_drop=list(settings["cap_drop"]) or None,
+        group_add=list(settings["group_add"]) or None,
+        privileged=settings["privileged"],
+        readonly_rootfs=settings["read_only"],
+        init=settings["init"],
+        shm_size=settings["shm_size"],
+        tmpfs=dict(settings["tmpfs"]),
+        sysctls=dict(settings["sysctls"]),
+        memory=memory,
+        memory_reservation=settings["memory_reservation"] or 0,
+        memory_swap=settings["memory_swap"] or 2 * max(memory, 0),
+        nano_cpus=settings["nano_cpus"] or 0,
+        cpu_shares=settings["cpu_shares"] or 0,
+        cpu_period=settings["cpu_period"] or 0,
+        cpu_quota=settings["cpu_quota"] or 0,
+        cpuset_cpus=settings["cpuset_cpus"],
+        cpuset_mems=settings["cpuset_mems"],
+        pids_limit=settings["pids_limit"],
+        cgroup_parent=settings["cgroup_parent"],
+        log_config=LogConfig(type=settings["log"]["driver"], config=dict(settings["log"]["options"])),
+        restart_policy=RestartPolicy(
+            name=settings["restart"]["name"], maximum_retry_count=settings["restart"]["maximum"]
+        ),
+        publish_all_ports=settings["publish_all_ports"],
+        dns=list(settings["dns"]),
+        dns_options=list(settings["dns_opt"]),
+        dns_search=list(settings["dns_search"]),
+        extra_hosts=list(settings["extra_hosts"]) or None,
+        oom_score_adj=settings["oom_score_adj"] or 0,
+        security_opt=_security_options(settings) or None,
+        devices=[
+            DeviceMapping(path_on_host=source, path_in_container=target, cgroup_permissions=rights)
             for source, target, rights in settings["devices"]
         ],
-        "Ulimits": [{"Name": one["name"], "Soft": one["soft"], "Hard": one["hard"]} for one in settings["ulimits"]],
-        "MaskedPaths": None if settings["privileged"] else list(defaults.MASKED_PATHS),
-        "ReadonlyPaths": None if settings["privileged"] else list(defaults.READ_ONLY_PATHS),
-        "Runtime": settings.get("runtime") or OWN_RUNTIME,
-        "UsernsMode": f"auto:size={settings['user_ids'][1]}" if settings.get("user_ids") else "",
-        **_WHAT_NOBODY_CAN_ASK_FOR,
-    }
-
-
-# Docker's fields that have one value here: clients look for them.
-_WHAT_NOBODY_CAN_ASK_FOR: dict[str, Any] = {
-    "ContainerIDFile": "",
-    "VolumeDriver": "",
-    "ConsoleSize": [0, 0],
-    "Cgroup": "",
-    "CgroupnsMode": "private",
-    "IpcMode": "private",
-    "PidMode": "",
-    "UTSMode": "",
-    "Links": None,
-    "Isolation": "",
-    "BlkioWeight": 0,
-    "BlkioWeightDevice": [],
-    "BlkioDeviceReadBps": [],
-    "BlkioDeviceWriteBps": [],
-    "BlkioDeviceReadIOps": [],
-    "BlkioDeviceWriteIOps": [],
-    "CpuRealtimePeriod": 0,
-    "CpuRealtimeRuntime": 0,
-    "DeviceCgroupRules": None,
-    "DeviceRequests": None,
-    "CpuCount": 0,
-    "CpuPercent": 0,
-    "IOMaximumIOps": 0,
-    "IOMaximumBandwidth": 0,
-}
+        ulimits=[Ulimit(name=one["name"], soft=one["soft"], hard=one["hard"]) for one in settings["ulimits"]],
+        masked_paths=None if settings["privileged"] else list(defaults.MASKED_PATHS),
+        readonly_paths=None if settings["privileged"] else list(defaults.READ_ONLY_PATHS),
+        runtime=settings.get("runtime") or OWN_RUNTIME,
+        userns_mode=f"auto:size={settings['user_ids'][1]}" if settings.get("user_ids") else "",
+        # What has one value here, unless the request said another, which the daemon tells back.
+        console_size=[0, 0],
+        cgroupns_mode="private",
+        ipc_mode="private",
+        blkio_weight_device=[],
+        blkio_device_read_bps=[],
+        blkio_device_write_bps=[],
+        blkio_device_read_iops=[],
+        blkio_device_write_iops=[],
+    )
 
 
 def _security_options(settings: Mapping[str, Any]) -> list[str]:
@@ -247,6 +254,52 @@ def _security_options(settings: Mapping[str, Any]) -> list[str]:
 def _bind_text(mount: Mapping[str, Any]) -> str:
     mode = mount["mode"] or ("ro" if mount["read_only"] else "rw")
     return f"{mount['source']}:{mount['target']}:{mode}" if mount["source"] else mount["target"]
+
+
+def image_document(image: "Image") -> ImageInspect:
+    """One image, as `GET /images/{name}/json` describes it (Engine API 1.51)."""
+    from wherry_images.reference import familiar
+
+    config, health = image.config, image.config.healthcheck
+    return ImageInspect(
+        id=image.id,
+        repo_tags=list(image.tags),
+        repo_digests=[familiar(digest) for digest in image.digests],
+        comment=image.history[-1].comment if image.history else "",
+        created=image.created or "1970-01-01T00:00:00Z",
+        author=image.author,
+        config=ImageConfig(
+            user=config.user,
+            env=list(config.env),
+            cmd=None if config.cmd is None else Words(list(config.cmd)),
+            entrypoint=None if config.entrypoint is None else Words(list(config.entrypoint)),
+            working_dir=config.working_dir,
+            labels=dict(config.labels) or None,
+            stop_signal=config.stop_signal,
+            on_build=list(config.on_build),
+            shell=list(config.shell),
+            exposed_ports={port: {} for port in config.exposed_ports} or None,
+            volumes={path: {} for path in config.volumes} or None,
+            healthcheck=None
+            if health is None
+            else HealthConfig(
+                test=list(health.test),
+                interval=health.interval,
+                timeout=health.timeout,
+                start_period=health.start_period,
+                start_interval=health.start_interval,
+                retries=health.retries,
+            ),
+        ),
+        architecture=image.platform.architecture,
+        variant=image.platform.variant,
+        os=image.platform.os,
+        size=image.size,
+        virtual_size=image.size,
+        graph_driver=GraphDriverData(name="overlay", data={}),
+        root_fs=RootFS(type="layers", layers=list(image.diff_ids)),
+        metadata=ImageMetadata(last_tag_time=_NEVER),
+    )
 
 
 def committed_config(record: "Record", image: "Image | None") -> dict[str, Any]:
@@ -266,47 +319,60 @@ def committed_config(record: "Record", image: "Image | None") -> dict[str, Any]:
     }
 
 
-def _port_bindings(ports: list[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]]:
-    bindings: dict[str, list[dict[str, str]]] = {}
+def _port_bindings(ports: list[Mapping[str, Any]]) -> dict[str, list[PortBinding] | None]:
+    bindings: dict[str, list[PortBinding] | None] = {}
     for port in ports:
-        key = f"{port['container_port']}/{port['protocol']}"
         number = str(port["host_port"]) if port["host_port"] else ""
-        bindings.setdefault(key, []).append({"HostIp": port["host_ip"], "HostPort": number})
+        bound = PortBinding(host_ip=port["host_ip"], host_port=number)
+        key = f"{port['container_port']}/{port['protocol']}"
+        bindings[key] = [*(bindings.get(key) or ()), bound]
     return bindings
 
 
-def network_settings(
-    engine: "LocalEngine", record: "Record", state: "State", places: "Places | None" = None
-) -> dict[str, Any]:
-    """`NetworkSettings`: addresses are shown while it runs, as Docker does. *places*: known from a look at all."""
+def network_settings(engine: "LocalEngine", record: "Record", state: "State") -> NetworkSettings:
+    """Addresses are shown while it runs, as Docker does."""
     from wherry import membership
-    from wherry.networkdocument import describe, endpoint_settings
     from wherry.networkoptions import has_endpoints
 
     running = state.status in ("running", "paused")
-    mode = record.settings["network"]
-    networks = {
-        place.name: endpoint_settings(place, endpoint, membership.names_of(record, place, endpoint), running=running)
-        for place, endpoint in (membership.places_of(engine, record) if places is None else places)
-    }
-    if mode in ("none", "host"):
-        networks = {mode: {"NetworkID": describe(engine, mode).id, **dict.fromkeys(_ADDRESSES, ""), "IPPrefixLen": 0}}
+    reachable = has_endpoints(record.settings["network"])
+    networks = places_document(engine, record, membership.places_of(engine, record), running=running)
     # Docker's old fields tell of the default network alone; here, of the first one.
-    first = next(iter(networks.values())) if has_endpoints(mode) and networks else {}
+    first = next(iter(networks.values()), None) if reachable else None
+    first = first or EndpointSettings()
+    published = port_map(state.ports, record.settings["exposed_ports"]) if running and reachable else {}
+    return NetworkSettings(
+        sandbox_id=record.id if running else "",
+        sandbox_key=f"/proc/{state.pid}/ns/net" if running else "",
+        ports={
+            port: None
+            if bindings is None
+            else [PortBinding(host_ip=bound["HostIp"], host_port=bound["HostPort"]) for bound in bindings]
+            for port, bindings in published.items()
+        },
+        networks=networks,
+        ip_address=first.ip_address,
+        gateway=first.gateway,
+        mac_address=first.mac_address,
+        global_ipv6_address=first.global_ipv6_address,
+        ipv6_gateway=first.ipv6_gateway,
+        endpoint_id=first.endpoint_id,
+        ip_prefix_len=first.ip_prefix_len,
+        global_ipv6_prefix_len=first.global_ipv6_prefix_len,
+    )
+
+
+def places_document(
+    engine: "LocalEngine", record: "Record", places: "Places", *, running: bool
+) -> dict[str, EndpointSettings | None]:
+    """A container's *places* in networks, by the networks' names."""
+    from wherry.membership import names_of
+    from wherry.networkdocument import describe, endpoint_settings
+
+    mode = record.settings["network"]
+    if mode in ("none", "host"):
+        return {mode: EndpointSettings(network_id=describe(engine, mode).id)}
     return {
-        "Bridge": "",
-        "SandboxID": record.id if running else "",
-        "SandboxKey": f"/proc/{state.pid}/ns/net" if running else "",
-        "HairpinMode": False,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "SecondaryIPAddresses": None,
-        "SecondaryIPv6Addresses": None,
-        "Ports": port_map(state.ports, record.settings["exposed_ports"]) if running and has_endpoints(mode) else {},
-        "Networks": networks,
-        **{name: first.get(name, "") for name in _ADDRESSES},
-        **{name: first.get(name, 0) for name in ("IPPrefixLen", "GlobalIPv6PrefixLen")},
+        place.name: endpoint_settings(place, endpoint, names_of(record, place, endpoint), running=running)
+        for place, endpoint in places
     }
-
-
-_ADDRESSES = ("IPAddress", "Gateway", "MacAddress", "GlobalIPv6Address", "IPv6Gateway", "EndpointID")

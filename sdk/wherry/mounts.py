@@ -115,16 +115,6 @@ class MountPoint:
             made["subpath"] = self.subpath
         return made
 
-    def document(self) -> dict[str, Any]:
-        """As `docker inspect` shows it."""
-        shown: dict[str, Any] = {"Type": self.kind}
-        if self.kind in (VOLUME, IMAGE):
-            shown["Name"] = self.name
-        shown |= {"Source": self.source, "Destination": self.target}
-        if self.kind == VOLUME:
-            shown["Driver"] = self.driver
-        return shown | {"Mode": self.mode, "RW": not self.read_only, "Propagation": self.propagation}
-
 
 def _entry(destination: str, kind: str, source: str, options: Sequence[str]) -> dict[str, Any]:
     return {"destination": destination, "type": kind, "source": source, "options": list(options)}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import builtins
 
     from wherry.container import Container
+    from wherry.engineapi.networks import Network as NetworkDocument
     from wherry.local import LocalEngine
 
 _FILTERS = ("name", "id", "label", "driver", "type", "scope", "dangling")
@@ -54,6 +55,14 @@ class Network:
     @property
     def attrs(self) -> dict[str, Any]:
         """What `docker network inspect` tells, in its words. Raises NetworkNotFound."""
+        from wherry.engineapi.document import told
+
+        found: dict[str, Any] = told(self.document)
+        return found
+
+    @property
+    def document(self) -> "NetworkDocument":
+        """What `attrs` tells, as a value. Raises NetworkNotFound."""
         return document(self._engine, self._described)
 
     @property
@@ -61,7 +70,7 @@ class Network:
         """Those in it that run."""
         from wherry.container import Container
 
-        return [Container(container_id, self._engine) for container_id in self.attrs["Containers"]]
+        return [Container(container_id, self._engine) for container_id in self.document.containers]
 
     def reload(self) -> None:
         """Nothing need be done: what it tells is always read anew. Raises NetworkNotFound when it is gone."""

@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from wherry import network, subnets
+from wherry.engineapi.networks import (
+    IPAM,
+    EndpointIPAMConfig,
+    EndpointResource,
+    EndpointSettings,
+    IPAMConfig,
+    Network,
+)
 from wherry.errors import NetworkNotFound
 
 if TYPE_CHECKING:
@@ -56,40 +64,35 @@ def describe(engine: "LocalEngine", name: str) -> Described:
             raise
 
 
-def document(engine: "LocalEngine", described: Described) -> dict[str, Any]:
+def document(engine: "LocalEngine", described: Described) -> Network:
     """As `GET /networks/{id}` describes it (Engine API 1.51)."""
     record = described.record
-    return {
-        "Name": described.name,
-        "Id": described.id,
-        "Created": record.created if record is not None else _NEVER,
-        "Scope": "local",
-        "Driver": described.driver,
-        "EnableIPv4": True,
-        "EnableIPv6": bool(record is not None and record.subnet6),
-        "IPAM": {"Driver": "default", "Options": None, "Config": _ipam(record)},
-        "Internal": bool(record is not None and record.internal),
-        "Attachable": bool(record is not None and record.attachable),
-        "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
-        "Containers": _members(engine, record),
-        "Options": dict(record.options) if record is not None else {},
-        "Labels": dict(described.labels),
-    }
+    return Network(
+        name=described.name,
+        id=described.id,
+        created=record.created if record is not None else _NEVER,
+        scope="local",
+        driver=described.driver,
+        enable_ipv4=True,
+        enable_ipv6=bool(record is not None and record.subnet6),
+        ipam=IPAM(driver="default", config=_ipam(record)),
+        internal=bool(record is not None and record.internal),
+        attachable=bool(record is not None and record.attachable),
+        containers=_members(engine, record),
+        options=dict(record.options) if record is not None else {},
+        labels=dict(described.labels),
+    )
 
 
-def _ipam(record: network.Network | None) -> list[dict[str, str]]:
+def _ipam(record: network.Network | None) -> list[IPAMConfig]:
     if record is None:
         return []
-    first = {"Subnet": record.subnet, "Gateway": record.gateway}
-    if record.ip_range:
-        first["IPRange"] = record.ip_range
-    second = [{"Subnet": record.subnet6, "Gateway": record.gateway6}] if record.subnet6 else []
+    first = IPAMConfig(subnet=record.subnet, gateway=record.gateway, ip_range=record.ip_range or "")
+    second = [IPAMConfig(subnet=record.subnet6, gateway=record.gateway6)] if record.subnet6 else []
     return [first, *second]
 
 
-def _members(engine: "LocalEngine", record: network.Network | None) -> dict[str, dict[str, str]]:
+def _members(engine: "LocalEngine", record: network.Network | None) -> dict[str, EndpointResource]:
     """Those that run."""
     if record is None:
         return {}
@@ -97,13 +100,13 @@ def _members(engine: "LocalEngine", record: network.Network | None) -> dict[str,
         ends = {end.container: end for end in network.members(connection, record)}
         rows = {row.id: row for row in engine.store.all(connection) if row.id in ends}
     return {
-        row.id: {
-            "Name": row.name,
-            "EndpointID": endpoint_id(ends[row.id]),
-            "MacAddress": ends[row.id].mac,
-            "IPv4Address": subnets.interface(record.subnet, ends[row.id].ipv4),
-            "IPv6Address": subnets.interface(record.subnet6, ends[row.id].ipv6) if ends[row.id].ipv6 else "",
-        }
+        row.id: EndpointResource(
+            name=row.name,
+            endpoint_id=endpoint_id(ends[row.id]),
+            mac_address=ends[row.id].mac,
+            ipv4_address=subnets.interface(record.subnet, ends[row.id].ipv4),
+            ipv6_address=subnets.interface(record.subnet6, ends[row.id].ipv6) if ends[row.id].ipv6 else "",
+        )
         for row in rows.values()
         if engine.state(row).alive
     }
@@ -118,26 +121,28 @@ def endpoint_id(endpoint: network.Endpoint) -> str:
 
 def endpoint_settings(
     place: network.Network, endpoint: network.Endpoint, names: Mapping[str, Any], *, running: bool
-) -> dict[str, Any]:
+) -> EndpointSettings:
     """A container's place, as its inspect shows it: addresses while it runs."""
     wanted = endpoint.wanted
-    ipam = {"IPv4Address": wanted.get("ipv4"), "IPv6Address": wanted.get("ipv6")}
-    shown = {
-        "IPAMConfig": {key: value for key, value in ipam.items() if value} or None,
-        "Links": [f"{name}:{alias}" for name, alias in endpoint.links] or None,
-        "Aliases": list(endpoint.aliases) or None,
-        "MacAddress": endpoint.mac if running else wanted.get("mac", ""),
-        "DriverOpts": None,
-        "NetworkID": place.id,
-        "EndpointID": endpoint_id(endpoint) if running else "",
-        "Gateway": place.gateway if running and not place.internal else "",
-        "IPAddress": endpoint.ipv4 if running else "",
-        "IPPrefixLen": place.prefix_length if running else 0,
-        "DNSNames": list(names.get("names") or ()) or None,
-    }
-    has_ipv6 = running and bool(endpoint.ipv6)
-    return shown | {
-        "IPv6Gateway": place.gateway6 if has_ipv6 and not place.internal else "",
-        "GlobalIPv6Address": endpoint.ipv6 if has_ipv6 else "",
-        "GlobalIPv6PrefixLen": subnets.prefix_length(place.subnet6) if has_ipv6 else 0,
-    }
+    ipv4, ipv6 = wanted.get("ipv4") or "", wanted.get("ipv6") or ""
+    asked = EndpointSettings(
+        ipam_config=EndpointIPAMConfig(ipv4_address=ipv4, ipv6_address=ipv6) if ipv4 or ipv6 else None,
+        links=[f"{name}:{alias}" for name, alias in endpoint.links] or None,
+        aliases=list(endpoint.aliases) or None,
+        mac_address=endpoint.mac if running else wanted.get("mac", ""),
+        network_id=place.id,
+        dns_names=list(names.get("names") or ()) or None,
+    )
+    if not running:
+        return asked
+    reaches_out, has_ipv6 = not place.internal, bool(endpoint.ipv6)
+    return attrs.evolve(
+        asked,
+        endpoint_id=endpoint_id(endpoint),
+        gateway=place.gateway if reaches_out else "",
+        ip_address=endpoint.ipv4,
+        ip_prefix_len=place.prefix_length,
+        ipv6_gateway=place.gateway6 if has_ipv6 and reaches_out else "",
+        global_ipv6_address=endpoint.ipv6 if has_ipv6 else "",
+        global_ipv6_prefix_len=subnets.prefix_length(place.subnet6) if has_ipv6 else 0,
+    )

@@ -11,6 +11,7 @@ from wherry.volumes import PrunedVolumes, VolumeRecord, document
 if TYPE_CHECKING:
     import builtins
 
+    from wherry.engineapi.volumes import Volume as VolumeDocument
     from wherry.local import LocalEngine
 
 
@@ -39,6 +40,14 @@ class Volume:
     @property
     def attrs(self) -> dict[str, Any]:
         """What `docker volume inspect` tells, in its words. Raises VolumeNotFound."""
+        from wherry.engineapi.document import told
+
+        found: dict[str, Any] = told(self.document)
+        return found
+
+    @property
+    def document(self) -> "VolumeDocument":
+        """What `attrs` tells, as a value. Raises VolumeNotFound."""
         return document(self._engine.volumes, self._record)
 
     @property

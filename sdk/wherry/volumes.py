@@ -25,6 +25,7 @@ from wherry_oci.errors import Conflict, InvalidArgument, Unavailable, Unsupporte
 from wherry_shim.tree import remove_tree
 
 if TYPE_CHECKING:
+    from wherry.engineapi.volumes import Volume
     from wherry_images.database import Database
 
 COMPONENT = "volumes"  # for Database.migrate
@@ -444,14 +445,16 @@ def _check(name: str, driver: str, options: Mapping[str, str]) -> None:
         raise InvalidArgument(f"volume {name!r}: its options name no type, nor o=bind")
 
 
-def document(store: VolumeStore, record: VolumeRecord) -> dict[str, Any]:
+def document(store: VolumeStore, record: VolumeRecord) -> "Volume":
     """As `GET /volumes/{name}` describes it (Engine API 1.51)."""
-    return {
-        "Name": record.name,
-        "Driver": record.driver,
-        "Mountpoint": str(store.path(record.name)),
-        "CreatedAt": record.created,
-        "Labels": dict(record.labels) or None,
-        "Options": dict(record.options) or None,
-        "Scope": "local",
-    }
+    from wherry.engineapi.volumes import Volume
+
+    return Volume(
+        name=record.name,
+        driver=record.driver,
+        mountpoint=str(store.path(record.name)),
+        created_at=record.created,
+        labels=dict(record.labels) or None,
+        options=dict(record.options) or None,
+        scope="local",
+    )

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from wherry.engineapi.containers import ContainerConfig, ContainerCreate, HostConfig
+from wherry.engineapi.document import Malformed, json_names, parse
 from wherry.options import Options, RunOptions
-from wherry_daemon.creation import CONFIG, HOST_CONFIG, IGNORED, REFUSED, options
-from wherry_daemon.refusals import BadParameter
-from wherry_oci.errors import Unsupported
+from wherry_daemon import creation
+from wherry_daemon.creation import CONFIG, HOST_CONFIG, IGNORED, REFUSED
+from wherry_oci.errors import InvalidArgument, Unsupported
 
 pytestmark = pytest.mark.unit
 
@@ -29,10 +31,15 @@ HOST_FIELDS = (
 ).split()
 
 
+def options(body: Any) -> dict[str, Any]:
+    """What the daemon makes of a request's body."""
+    return creation.options(parse(body, ContainerCreate))
+
+
 def test_every_field_is_known() -> None:
     """Honoured, refused, or ignored where Docker ignores it."""
-    assert set(FIELDS) <= set(CONFIG)
-    assert set(HOST_FIELDS) == set(HOST_CONFIG)
+    assert set(FIELDS) == set(CONFIG) == set(json_names(ContainerConfig).values())
+    assert set(HOST_FIELDS) == set(HOST_CONFIG) == set(json_names(HostConfig).values())
     assert {rule for rule in (*CONFIG.values(), *HOST_CONFIG.values()) if isinstance(rule, str)} == {IGNORED, REFUSED}
 
 
@@ -55,6 +62,9 @@ def test_every_field_is_known() -> None:
         ({"HostConfig": {"CPURealtimePeriod": 5}}, {"cpu_rt_period": 5}),
         ({"HostConfig": {"RestartPolicy": {"Name": "", "MaximumRetryCount": 0}}}, {}),
         ({"NetworkingConfig": {"EndpointsConfig": {"n": None}}}, {"networking_config": {"n": {}}}),
+        ({"Healthcheck": {"Test": ["NONE"], "Interval": 0}}, {"healthcheck": {"Test": ["NONE"]}}),
+        ({"HostConfig": {"Mounts": [{"Type": "tmpfs"}]}}, {"mounts": [{"Type": "tmpfs"}]}),
+        ({"Newer": 1, "HostConfig": {"Newer": {}}}, {}),
     ],
 )
 def test_fields_become_options(body: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -62,17 +72,31 @@ def test_fields_become_options(body: dict[str, Any], expected: dict[str, Any]) -
     assert options(body) == expected
 
 
+_SAMPLES = {
+    "RestartPolicy": {"Name": "always"},
+    "LogConfig": {"Type": "local"},
+    "Healthcheck": {"Test": ["NONE"]},
+}
+_VALUES: tuple[Any, ...] = (True, 7, "a", ["a"], [{"PathOnHost": "/x"}], {"1/tcp": [{}]}, {"a": "b"})
+
+
+def _options_of(cls: type, field: str) -> dict[str, Any]:
+    """What becomes of *field* with the first value that is of its type."""
+    for value in (_SAMPLES[field],) if field in _SAMPLES else _VALUES:
+        try:
+            return options({field: value} if cls is ContainerConfig else {"HostConfig": {field: value}})
+        except Malformed:
+            continue
+    raise AssertionError(f"{field} takes none of the samples")
+
+
 def test_what_fields_become_is_known_to_run() -> None:
     """Each option's name: none is invented here."""
-    samples: dict[str, Any] = {"Devices": [{"PathOnHost": "/x"}], "PortBindings": {"1/tcp": [{}]}}
-    for rules in (CONFIG, HOST_CONFIG):
+    for cls, rules in ((ContainerConfig, CONFIG), (HostConfig, HOST_CONFIG)):
         for field, rule in rules.items():
             if isinstance(rule, str):
                 continue
-            value = samples.get(
-                field, {"Name": "always", "Type": "local"} if field in ("RestartPolicy", "LogConfig") else ["a"]
-            )
-            for name in rule(value) if field not in ("Healthcheck", "PortBindings") else rule({}):
+            for name in _options_of(cls, field):
                 if name in ("command", "device_requests", "storage_opt", "isolation", "userns_mode"):
                     continue  # an argument of its own, or refused by name
                 assert name in RunOptions.__annotations__, field
@@ -81,12 +105,11 @@ def test_what_fields_become_is_known_to_run() -> None:
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ({"Nosuch": 1}, Unsupported),
         ({"HostConfig": {"MaskedPaths": ["/x"]}}, Unsupported),
-        ({"HostConfig": ["x"]}, BadParameter),
-        ({"HostConfig": {"LogConfig": {"Type": "nosuch"}}}, BadParameter),
-        ({"HostConfig": {"Devices": [{}]}}, BadParameter),
-        ({"HostConfig": {"PortBindings": [1]}}, BadParameter),
+        ({"HostConfig": ["x"]}, InvalidArgument),
+        ({"HostConfig": {"LogConfig": {"Type": "nosuch"}}}, InvalidArgument),
+        ({"HostConfig": {"Devices": [{}]}}, InvalidArgument),
+        ({"HostConfig": {"PortBindings": [1]}}, InvalidArgument),
     ],
 )
 def test_what_cannot_be_is_refused(body: dict[str, Any], error: type[Exception]) -> None:
@@ -101,9 +124,9 @@ def test_device_requests_are_refused_by_the_engine() -> None:
         Options.parse(None, options({"HostConfig": {"DeviceRequests": [{"Count": -1}]}}))
 
 
-@pytest.mark.parametrize("field", sorted({*CONFIG, *HOST_CONFIG} - {"ConsoleSize"}))
+@pytest.mark.parametrize("field", sorted({*CONFIG, *HOST_CONFIG}))
 def test_a_value_of_another_type_is_refused(field: str) -> None:
     """As Go's decoder does, before anything comes of it: no field of JSON's is a float."""
     body = {field: 1.5} if field in CONFIG else {"HostConfig": {field: 1.5}}
-    with pytest.raises((BadParameter, Unsupported)):
+    with pytest.raises((InvalidArgument, Unsupported)):
         options(body)

@@ -6,6 +6,7 @@ from wherry.cli.interactive import Detached, join
 from wherry.cli.parameters import detach_keys_option
 from wherry.client import Client
 from wherry.detachkeys import DetachKeys
+from wherry.execrequest import ExecRequest
 from wherry.execution import Process, process_document
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -39,10 +40,8 @@ def exec_command(
     """Run a further command in a running container."""
     engine, keys = client._engine, DetachKeys(detach_keys)
     record = engine.record(container)
-    request = process_document(
-        record, command, user=user, environment=env, working_dir=workdir, tty=tty, privileged=privileged
-    )
-    process = Process.start(engine, record, request, terminal=tty, stdin=interactive)
+    asked = ExecRequest.of(command, user=user, environment=env, working_dir=workdir, tty=tty, privileged=privileged)
+    process = Process.start(engine, record, process_document(record, asked), terminal=tty, stdin=interactive)
     try:
         return 0 if detach else join(process.conversation, terminal=tty, stdin=interactive, keys=keys)
     except Detached:

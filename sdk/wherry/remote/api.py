@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import attrs
 
+from wherry.engineapi.document import Malformed, asked, parse
 from wherry.errors import (
     ContainerNotFound,
     ExecNotFound,
@@ -43,7 +44,9 @@ OLDEST = (1, 24)
 About = Mapping[str, str] | None  # what a request is about, by its kind: for the error
 _NAME_IN_USE = re.compile(r'name "/?([^"]+)" is already in use by container "?([0-9a-f]+)')
 _BOUND = re.compile(r"(?:Bind for |listen \w+ )\[?([0-9a-f.:]+?)\]?:(\d+)")
-Body = bytes | Iterable[bytes] | Mapping[str, Any] | None
+Body = Any  # bytes, an iterable of them, a document of wherry.engineapi, or a mapping; None for none
+Query = Mapping[str, Any] | None
+T = TypeVar("T")
 
 
 class EngineError(Unavailable):
@@ -52,6 +55,19 @@ class EngineError(Unavailable):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+@attrs.frozen
+class Request:
+    """What an engine is asked; `path` is the API's, without a version."""
+
+    method: str
+    path: str
+    query: Query = None
+    body: Body = None
+    about: About = attrs.field(default=None, kw_only=True)
+    headers: Mapping[str, str] | None = attrs.field(default=None, kw_only=True)
+    timeout: float | None = attrs.field(default=None, kw_only=True)  # seconds for each part of the answer
 
 
 @attrs.define(eq=False)
@@ -92,129 +108,102 @@ class Api:
 
     # calls
 
-    def get(self, path: str, query: Mapping[str, Any] | None = None, *, about: About = None) -> Any:
-        """The document that a GET gives."""
-        return self.json("GET", path, query, about=about)
+    def get(self, path: str, query: Query = None, *, about: About = None) -> Any:
+        """What a GET gives, as `json` reads it."""
+        return self.json(Request("GET", path, query, about=about))
 
-    def post(self, path: str, query: Mapping[str, Any] | None = None, body: Body = None, *, about: About = None) -> Any:
-        return self.json("POST", path, query, body, about=about)
+    def post(self, path: str, query: Query = None, body: Body = None, *, about: About = None) -> Any:
+        return self.json(Request("POST", path, query, body, about=about))
 
-    def delete(self, path: str, query: Mapping[str, Any] | None = None, *, about: About = None) -> Any:
-        return self.json("DELETE", path, query, about=about)
+    def delete(self, path: str, query: Query = None, *, about: About = None) -> Any:
+        return self.json(Request("DELETE", path, query, about=about))
 
-    def json(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, Any] | None = None,
-        body: Body = None,
-        *,
-        timeout: float | None = None,
-        headers: Mapping[str, str] | None = None,
-        about: About = None,
-    ) -> Any:
-        """The answer's document, None when it has none."""
-        with self.exchange(method, path, query, body, timeout=timeout, headers=headers, about=about) as (_, connection):
+    def read(self, cls: type[T], path: str, query: Query = None, *, about: About = None) -> T:
+        """What a GET gives, as a document."""
+        return understood(self.get(path, query, about=about), cls)
+
+    def read_all(self, cls: type[T], path: str, query: Query = None, *, about: About = None) -> list[T]:
+        """The documents of a list that a GET gives."""
+        return [understood(one, cls) for one in self.get(path, query, about=about) or ()]
+
+    def ask(self, cls: type[T], path: str, query: Query = None, body: Body = None, *, about: About = None) -> T:
+        """What a POST gives, as a document."""
+        return understood(self.post(path, query, body, about=about), cls)
+
+    def json(self, request: Request) -> Any:
+        """The answer as `json` reads it, None when it has no body."""
+        with self.exchange(request) as (_, connection):
             content = connection.body()
         return json.loads(content) if content.strip() else None
 
     @contextmanager
-    def exchange(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, Any] | None = None,
-        body: Body = None,
-        *,
-        timeout: float | None = None,
-        headers: Mapping[str, str] | None = None,
-        about: About = None,
-    ) -> Iterator[tuple[Head, Connection]]:
+    def exchange(self, request: Request) -> Iterator[tuple[Head, Connection]]:
         """An answer whose body the caller reads; the connection is closed on leaving."""
-        head, connection = self.open(method, path, query, body, timeout=timeout, headers=headers, about=about)
+        head, connection = self.open(request)
         try:
             yield head, connection
         finally:
             connection.close()
 
-    def stream(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, Any] | None = None,
-        body: Body = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        about: About = None,
-    ) -> Iterator[bytes]:
+    def stream(self, request: Request) -> Iterator[bytes]:
         """The answer's body in pieces; errors come with the first one, or at once."""
-        _, connection = self.open(method, path, query, body, headers=headers, about=about)
+        _, connection = self.open(request)
         return _closing(connection, connection.pieces())
 
-    def documents(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, Any] | None = None,
-        body: Body = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        about: About = None,
-    ) -> Iterator[Any]:
-        """The documents of a stream that has one on each line, as they come."""
-        _, connection = self.open(method, path, query, body, headers=headers, about=about)
+    def lines(self, request: Request) -> Iterator[Any]:
+        """What stands on each line of the answer, as `json` reads it, as they come."""
+        _, connection = self.open(request)
         try:
-            yield from self.lines(connection)
+            yield from lines_of(connection)
         finally:
             connection.close()
 
-    @staticmethod
-    def lines(connection: Connection) -> Iterator[Any]:
-        """The documents of an answer's body, one on each line."""
-        rest = b""
-        for piece in connection.pieces():
-            *lines, rest = (rest + piece).split(b"\n")
-            yield from (json.loads(line) for line in lines if line.strip())
-        if rest.strip():
-            yield json.loads(rest)
-
-    def hijack(
-        self, path: str, query: Mapping[str, Any] | None = None, body: Body = None, *, about: About = None
-    ) -> tuple[Connection, bytes, Head]:
+    def hijack(self, request: Request) -> tuple[Connection, bytes, Head]:
         """A stream both ways (Engine API, "Attach to a container"), what of it came along, and the answer's head."""
         upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
-        head, connection = self.open("POST", path, query, body, headers=upgrade, about=about)
+        head, connection = self.open(attrs.evolve(request, headers=upgrade))
         return connection, connection.upgrade(), head
 
-    def open(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, Any] | None = None,
-        body: Body = None,
-        *,
-        timeout: float | None = None,
-        headers: Mapping[str, str] | None = None,
-        about: About = None,
-    ) -> tuple[Head, Connection]:
+    def open(self, request: Request) -> tuple[Head, Connection]:
         """An answer whose body is still to come, on a connection that the caller closes."""
-        target = "/v{}.{}{}{}".format(*self.version, quote(path, safe="/:@"), _query(query))
-        lines = dict(headers or {})
+        path, query = quote(request.path, safe="/:@"), _query(request.query)
+        target = "/v{}.{}{}{}".format(*self.version, path, query)
+        lines, body = dict(request.headers or {}), request.body
+        if attrs.has(type(body)):
+            body = asked(body)
         if isinstance(body, Mapping):
             body = json.dumps(body).encode()
             lines["Content-Type"] = "application/json"
         elif body is not None:
             lines.setdefault("Content-Type", "application/x-tar")
-        connection = Connection(self.address, timeout)
+        connection = Connection(self.address, request.timeout)
         try:
-            connection.send(method, target, lines, body)
+            connection.send(request.method, target, lines, body)
             head = connection.answer()
             if head.status >= 400:
-                raise refused(head.status, _message(connection.body()), about or {})
+                raise refused(head.status, _message(connection.body()), request.about or {})
         except BaseException:
             connection.close()
             raise
         return head, connection
+
+
+def understood(document: object, cls: type[T]) -> T:
+    """An engine's answer as a document. Raises EngineError when it is another."""
+    try:
+        return parse(document, cls, "the answer")
+    except Malformed as error:
+        raise EngineError(f"the engine's answer is not of Docker's API: {error}", 200) from error
+
+
+def lines_of(connection: Connection) -> Iterator[Any]:
+    """What stands on each line of an answer's body."""
+    rest = b""
+    for piece in connection.pieces():
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (json.loads(line) for line in lines if line.strip())
+    if rest.strip():
+        yield json.loads(rest)
 
 
 def _closing(connection: Connection, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -339,4 +328,4 @@ _KINDS: tuple[tuple[str, Callable[[str, str, str], Exception | None], tuple[int,
     ("exec_id", lambda name, message, lowered: ExecNotFound(name), (404,)),
 )
 
-__all__ = ["Api", "EngineError", "filters", "refused"]
+__all__ = ["Api", "EngineError", "Request", "filters", "refused"]

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from wherry.engineapi.execs import ExecInspect
+from wherry.engineapi.networks import NetworkConnect
 from wherry.options import Options
 from wherry.remote import creation
 from wherry.remote.address import OURS, Address, find, of_host, parse
-from wherry.remote.api import Api, filters
+from wherry.remote.api import Api, Request, filters, lines_of
 from wherry.remote.connection import EngineUnreachable
 from wherry.remote.containers import RemoteContainer, RemoteContainerCollection, RemoteExec, create
 from wherry.remote.images import RemoteImageCollection
@@ -52,7 +54,7 @@ class RemoteClient:
 
     def create(self, image: str, command: str | Sequence[str] | None = None, **given: Any) -> RemoteContainer:
         """As `Client.create`."""
-        return self._create(image, creation.parse(command, given), given)
+        return self._create(image, creation.parse_options(command, given), given)
 
     def _create(self, image: str, options: Options, given: Mapping[str, Any]) -> RemoteContainer:
         if options.pull in ("always", "newer"):
@@ -72,7 +74,7 @@ class RemoteClient:
         made = self._create(image, attrs.evolve(options, endpoints=options.endpoints[:1]), given)
         try:
             for place in options.endpoints[1:]:
-                asked = {"Container": made.id, "EndpointConfig": creation.endpoint_config(place)}
+                asked = NetworkConnect(container=made.id, endpoint_config=creation.endpoint(place))
                 self.api.post(f"/networks/{place.network}/connect", None, asked, about={"network": place.network})
         except BaseException:
             made.remove(force=True, v=True)
@@ -81,7 +83,7 @@ class RemoteClient:
 
     def run(self, image: str, command: str | Sequence[str] | None = None, **given: Any) -> RemoteContainer:
         """As `Client.run`."""
-        options = creation.parse(command, given)
+        options = creation.parse_options(command, given)
         container = self._create(image, options, given)
         try:
             container.start()
@@ -105,10 +107,10 @@ class RemoteClient:
 
     def get_exec(self, exec_id: str) -> RemoteExec:
         """As `Client.get_exec`."""
-        document = self.api.get(f"/exec/{exec_id}/json", about={"exec_id": exec_id})
-        process = document["ProcessConfig"]
-        command = (str(process["entrypoint"]), *process.get("arguments", ()))
-        return RemoteExec(exec_id, self.api, str(document["ContainerID"]), command, bool(process["tty"]))
+        found = self.api.read(ExecInspect, f"/exec/{exec_id}/json", about={"exec_id": exec_id})
+        process = found.process_config
+        command = (process.entrypoint, *process.arguments)
+        return RemoteExec(exec_id, self.api, found.container_id, command, process.tty)
 
     def stats(self) -> "list[Stats]":
         """As `Client.stats`."""
@@ -152,8 +154,8 @@ class RemoteEvents:
             query["since"] = "0"
         self._closing = threading.Lock()
         self._closed = False
-        _, self._connection = api.open("GET", "/events", query)
-        self._documents = api.lines(self._connection)
+        _, self._connection = api.open(Request("GET", "/events", query))
+        self._documents = lines_of(self._connection)
 
     def __enter__(self) -> "RemoteEvents":
         return self

@@ -6,13 +6,28 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from wherry.container import Container, LogLine
-from wherry.errors import CommandFailed, ContainerNotFound, NotHealthy, NotReady
+from wherry.engineapi.containerlist import ContainerSummary
+from wherry.engineapi.containers import (
+    ContainerCreated,
+    ContainerInspect,
+    ContainersPruned,
+    ContainerTop,
+    ContainerWait,
+    FilesystemChange,
+    Health,
+    HostConfig,
+    RestartPolicy,
+)
+from wherry.engineapi.document import Words, told
+from wherry.engineapi.execs import ExecCreate, ExecCreated, ExecInspect, ExecStart
+from wherry.engineapi.images import Committed
+from wherry.errors import ContainerNotFound, NotHealthy, NotReady
 from wherry.execution import ExecResult
 from wherry.logreader import Line
-from wherry.options import Options, size_in_bytes, words
+from wherry.options import Options, size_in_bytes
 from wherry.portbinding import container_ports, published_url
 from wherry.remote import creation
-from wherry.remote.api import Api, filters
+from wherry.remote.api import Api, Request, filters, refused, understood
 from wherry.remote.process import Frames, RemoteProcess, is_raw
 from wherry.state import ExitRecord
 from wherry_images.diff import Change
@@ -24,6 +39,7 @@ if TYPE_CHECKING:
     import socket
 
     from wherry.containerpath import ContainerPath
+    from wherry.execrequest import ExecRequest
     from wherry.limits import UpdateOptions
     from wherry.options import RunOptions
     from wherry.readiness import Strategy
@@ -60,7 +76,7 @@ class RemoteContainer(Container):
     def _get(self, what: str, query: Mapping[str, Any] | None = None) -> Any:
         return self._api.get(f"/containers/{self.id}/{what}", query, about=self._about)
 
-    def _post(self, what: str, query: Mapping[str, Any] | None = None, body: Mapping[str, Any] | None = None) -> Any:
+    def _post(self, what: str, query: Mapping[str, Any] | None = None, body: object = None) -> Any:
         return self._api.post(f"/containers/{self.id}/{what}", query, body, about=self._about)
 
     # what it is
@@ -72,59 +88,64 @@ class RemoteContainer(Container):
         return found
 
     @property
+    def document(self) -> ContainerInspect:
+        """What `attrs` tells, as a value."""
+        return understood(self._get("json"), ContainerInspect)
+
+    @property
     def name(self) -> str:
-        return str(self.attrs["Name"]).removeprefix("/")
+        return self.document.name.removeprefix("/")
 
     @property
     def image(self) -> str:
-        return str(self.attrs["Config"]["Image"])
+        return self.document.config.image
 
     @property
     def labels(self) -> Mapping[str, str]:
-        return self.attrs["Config"].get("Labels") or {}
+        return self.document.config.labels or {}
 
     @property
     def status(self) -> str:
-        return str(self.attrs["State"]["Status"])
+        return self.document.state.status
 
     @property
     def health(self) -> str | None:
-        state = self.attrs["State"]
-        return str(state["Health"]["Status"]) if state.get("Running") and state.get("Health") else None
+        state = self.document.state
+        return state.health.status if state.running and state.health is not None else None
 
     @property
     def pid(self) -> int:
         """The number of its first process on the engine's host; 0 when it does not run."""
-        return int(self.attrs["State"].get("Pid") or 0)
+        return self.document.state.pid
 
     @property
     def exit(self) -> ExitRecord | None:
-        return _exit_record(self.attrs)
+        return _exit_record(self.document)
 
     @property
     def ports(self) -> dict[str, Any]:
-        return self.attrs["NetworkSettings"].get("Ports") or {}
+        found: dict[str, Any] = told(self.document.network_settings)["Ports"]
+        return found
 
     def port(self, container_port: int | str) -> int:
         [(number, protocol)] = container_ports(container_port)
-        if bindings := self.ports.get(f"{number}/{protocol}"):
-            return int(bindings[0]["HostPort"])
+        if bindings := self.document.network_settings.ports.get(f"{number}/{protocol}"):
+            return int(bindings[0].host_port)
         raise NotFound(f"container {self.name} publishes no port {number}/{protocol}: give it in ports=, and start it")
 
     def url(self, container_port: int | str, scheme: str = "http") -> str:
         """As `Container.url`, on the engine's host; what is not published is not found."""
         [(number, protocol)] = container_ports(container_port)
-        for bound in self.ports.get(f"{number}/{protocol}") or ():
+        for bound in self.document.network_settings.ports.get(f"{number}/{protocol}") or ():
             address = self._api.address
             host = address.host or address.destination.rpartition("@")[2] or "127.0.0.1"
-            return published_url(scheme, bound["HostIp"], int(bound["HostPort"]), host)
+            return published_url(scheme, bound.host_ip, int(bound.host_port), host)
         raise NotFound(f"container {self.name} publishes no port {number}/{protocol}: give it in ports=, and start it")
 
     @property
     def ip(self) -> str:
-        settings = self.attrs["NetworkSettings"]
-        networks = settings.get("Networks") or {}
-        return str(settings.get("IPAddress") or next((one["IPAddress"] for one in networks.values()), "") or "")
+        settings = self.document.network_settings
+        return settings.ip_address or next((one.ip_address for one in settings.networks.values() if one), "")
 
     def connect(self, port: int, timeout: float | None = None) -> "socket.socket":
         """Raises Unsupported."""
@@ -133,8 +154,8 @@ class RemoteContainer(Container):
         )
 
     def top(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._get("top")
-        return {"Titles": found["Titles"], "Processes": found["Processes"]}
+        found: dict[str, Any] = told(understood(self._get("top"), ContainerTop))
+        return found
 
     def stats(self, *, stream: bool = True, interval: float = 1.0) -> "Any":
         """As `Container.stats`; the engine sends a sample each second."""
@@ -146,7 +167,8 @@ class RemoteContainer(Container):
         return _sample(self._get("stats", {"stream": False, **once}))
 
     def _samples(self) -> "Iterator[Stats]":
-        for document in self._api.documents("GET", f"/containers/{self.id}/stats", {"stream": True}, about=self._about):
+        request = Request("GET", f"/containers/{self.id}/stats", {"stream": True}, about=self._about)
+        for document in self._api.lines(request):
             if not (document.get("pids_stats") or {}).get("current"):  # it has ended
                 return
             yield _sample(document)
@@ -184,22 +206,18 @@ class RemoteContainer(Container):
         if condition == "not-running" and self.status == "created":
             raise Conflict(f"container {self.short_id} was never started: there is nothing to wait for")
         try:
-            answer = self._api.json(
-                "POST",
-                f"/containers/{self.id}/wait",
-                {"condition": condition},
-                timeout=timeout,
-                about=self._about,
-            )
+            path, query = f"/containers/{self.id}/wait", {"condition": condition}
+            answer = self._api.json(Request("POST", path, query, timeout=timeout, about=self._about))
         except TimeoutError:
             still = "is still there" if condition == "removed" else "still runs"
             raise TimeoutError(f"container {self.short_id} {still} after {timeout} s") from None
+        code = understood(answer, ContainerWait).status_code
         try:
-            if (record := self.exit) is not None and record.exit_code == answer["StatusCode"]:
+            if (record := self.exit) is not None and record.exit_code == code:
                 return record
         except ContainerNotFound:
             pass
-        return ExitRecord(exit_code=int(answer["StatusCode"]))
+        return ExitRecord(exit_code=code)
 
     def wait_for(self, *wanted: "Strategy | Callable[[Container], object]", timeout: float = 60.0) -> None:
         from wherry.readiness import strategies
@@ -221,17 +239,16 @@ class RemoteContainer(Container):
     def wait_healthy(self, timeout: float | None = None) -> None:
         deadline = None if timeout is None else monotonic() + timeout
         while True:
-            document = self.attrs
-            state = document["State"]
-            health = state.get("Health") or {}
-            if not state.get("Running"):
-                raise NotHealthy(self.name, str(state["Status"]), self._tail())
-            if health.get("Status") in (None, "none"):
+            state = self.document.state
+            health = state.health or Health()
+            if not state.running:
+                raise NotHealthy(self.name, state.status, self._tail())
+            if health.status in ("", "none"):
                 raise InvalidArgument(f"container {self.name} has no health check: give it healthcheck=")
-            if health["Status"] == "healthy":
+            if health.status == "healthy":
                 return
-            if health["Status"] == "unhealthy":
-                raise NotHealthy(self.name, "unhealthy", str((health.get("Log") or [{}])[-1].get("Output", "")))
+            if health.status == "unhealthy":
+                raise NotHealthy(self.name, "unhealthy", health.log[-1].output if health.log else "")
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError(f"container {self.short_id} is not healthy after {timeout} s")
             sleep(_POLL_S)
@@ -287,11 +304,9 @@ class RemoteContainer(Container):
             "until": None if until is None else _unix(until),
             "timestamps": True,
         }
-        terminal = bool(self.attrs["Config"].get("Tty"))
-        with self._api.exchange("GET", f"/containers/{self.id}/logs", query, about=self._about) as (
-            head,
-            connection,
-        ):
+        terminal = self.document.config.tty
+        request = Request("GET", f"/containers/{self.id}/logs", query, about=self._about)
+        with self._api.exchange(request) as (head, connection):
             raw = is_raw(head, terminal=terminal)
             frames, lines = Frames(raw=raw), _Lines(raw=raw)
             for piece in connection.pieces():
@@ -308,20 +323,25 @@ class RemoteContainer(Container):
         return RemotePath(self, path)
 
     def get_archive(self, path: str) -> Iterator[bytes]:
-        return self._api.stream("GET", f"/containers/{self.id}/archive", {"path": path}, about={"container_file": path})
+        return self._api.stream(self._archive("GET", path))
 
     def put_archive(self, path: str, data: bytes | Iterable[bytes]) -> None:
-        self._api.json("PUT", f"/containers/{self.id}/archive", {"path": path}, data, about={"container_file": path})
+        self._api.json(self._archive("PUT", path, data))
+
+    def _archive(self, method: str, path: str, data: bytes | Iterable[bytes] | None = None) -> Request:
+        about = {"container_file": path}
+        return Request(method, f"/containers/{self.id}/archive", {"path": path}, data, about=about)
 
     @property
     def size(self) -> int:
-        return int(self._get("json", {"size": True}).get("SizeRw") or 0)
+        return understood(self._get("json", {"size": True}), ContainerInspect).size_rw or 0
 
     def diff(self) -> list[Change]:
-        return [Change(kind=_KINDS[int(one["Kind"])], path=one["Path"]) for one in self._get("changes") or ()]
+        found = [understood(one, FilesystemChange) for one in self._get("changes") or ()]
+        return [Change(kind=_KINDS[one.kind], path=one.path) for one in found]
 
     def export(self) -> Iterator[bytes]:
-        return self._api.stream("GET", f"/containers/{self.id}/export", about=self._about)
+        return self._api.stream(Request("GET", f"/containers/{self.id}/export", about=self._about))
 
     def commit(
         self,
@@ -339,8 +359,8 @@ class RemoteContainer(Container):
             parsed = parse_reference(reference)
             named = {"repo": parse_reference(parsed.name).familiar.removesuffix(":latest"), "tag": parsed.tag}
         query = {"container": self.id, **named, "author": author, "comment": message, "pause": pause}
-        made = self._api.post("/commit", query, dict(config or {}), about=self._about)
-        return RemoteImageCollection(self._api).get(made["Id"])
+        made = self._api.ask(Committed, "/commit", query, dict(config or {}), about=self._about)
+        return RemoteImageCollection(self._api).get(made.id)
 
     def rename(self, name: str) -> None:
         self._post("rename", {"name": name})
@@ -348,17 +368,15 @@ class RemoteContainer(Container):
     # processes in it
 
     def attach(self, *, logs: bool = False) -> RemoteProcess:
-        document = self.attrs
-        terminal = bool(document["Config"].get("Tty"))
-        query = {"stream": True, "stdin": bool(document["Config"].get("OpenStdin")), "stdout": True, "stderr": True}
-        connection, early, head = self._api.hijack(
-            f"/containers/{self.id}/attach", {**query, "logs": logs}, about=self._about
-        )
+        found = self.document
+        query = {"stream": True, "stdin": found.config.open_stdin, "stdout": True, "stderr": True, "logs": logs}
+        request = Request("POST", f"/containers/{self.id}/attach", query, about=self._about)
+        connection, early, head = self._api.hijack(request)
         return RemoteProcess(
             connection,
             early,
-            raw=is_raw(head, terminal=terminal),
-            command=(str(document["Path"]), *document["Args"]),
+            raw=is_raw(head, terminal=found.config.tty),
+            command=(found.path, *found.args),
             ended=self._ended,
             resize=lambda rows, columns: self._post("resize", {"h": rows, "w": columns}),
         )
@@ -371,100 +389,31 @@ class RemoteContainer(Container):
             return 0
         return None if record is None else record.exit_code
 
-    def exec_create(  # type: ignore[override] # another class with the same methods
-        self,
-        command: str | Sequence[str],
-        *,
-        user: str | int | None = None,
-        environment: Mapping[str, str] | Sequence[str] | None = None,
-        working_dir: str | None = None,
-        tty: bool = False,
-        stdin: bool = False,
-        stdout: bool = True,
-        stderr: bool = True,
-        privileged: bool = False,
-        detach_keys: str = "",
-    ) -> "RemoteExec":
-        arguments = words(command, "command")
-        if not arguments:
-            raise InvalidArgument("command is empty: give a program")
-        pairs = environment.items() if isinstance(environment, Mapping) else ()
-        asked = {
-            "Cmd": list(arguments),
-            "User": "" if user is None else str(user),
-            "Env": [f"{name}={value}" for name, value in pairs] or list(environment or ()),
-            "WorkingDir": working_dir or "",
-            "Tty": tty,
-            "AttachStdin": stdin,
-            "AttachStdout": stdout,
-            "AttachStderr": stderr,
-            "Privileged": privileged,
-            "DetachKeys": detach_keys,
-        }
-        made = self._post("exec", body=asked)
-        return RemoteExec(made["Id"], self._api, self.id, arguments, tty)
-
-    def popen(
-        self,
-        command: str | Sequence[str],
-        *,
-        user: str | int | None = None,
-        environment: Mapping[str, str] | Sequence[str] | None = None,
-        working_dir: str | None = None,
-        tty: bool = False,
-        stdin: bool = False,
-        privileged: bool = False,
-    ) -> RemoteProcess:
-        made = self.exec_create(
-            command,
-            user=user,
-            environment=environment,
-            working_dir=working_dir,
-            tty=tty,
-            stdin=stdin,
-            privileged=privileged,
+    def _exec_create(self, asked: "ExecRequest") -> "RemoteExec":  # type: ignore[override] # the same methods
+        document = ExecCreate(
+            cmd=Words(list(asked.command)),
+            user=asked.user or "",
+            env=list(asked.environment) or None,
+            working_dir=asked.working_dir or "",
+            tty=asked.tty,
+            attach_stdin=asked.stdin,
+            attach_stdout=asked.stdout,
+            attach_stderr=asked.stderr,
+            privileged=asked.privileged,
+            detach_keys=asked.detach_keys,
         )
-        return made.start()
+        made = understood(self._post("exec", body=document), ExecCreated)
+        return RemoteExec(made.id, self._api, self.id, asked.command, asked.tty)
 
-    def exec(
-        self,
-        command: str | Sequence[str],
-        *,
-        user: str | int | None = None,
-        environment: Mapping[str, str] | Sequence[str] | None = None,
-        working_dir: str | None = None,
-        input: bytes | None = None,
-        timeout: float | None = None,
-        check: bool = False,
-        privileged: bool = False,
-    ) -> ExecResult:
-        """As `Container.exec`, but that after *timeout* seconds it goes on: the Engine API cannot end it."""
-        result = super().exec(
-            command,
-            user=user,
-            environment=environment,
-            working_dir=working_dir,
-            input=input,
-            timeout=timeout,
-            privileged=privileged,
-        )
-        if result.exit_code in (126, 127):
-            _check_started(self.name, result)
-        if check and result.exit_code != 0:
-            command_words = words(command, "command") or ()
-            raise CommandFailed(
-                f"exec in container {self.short_id}", command_words, result.exit_code, result.stdout, result.stderr
-            )
-        return result
+    def _popen(self, asked: "ExecRequest") -> RemoteProcess:
+        """Closing lets it go on, and so does a timeout of `exec`: the Engine API cannot end it."""
+        return self._exec_create(asked).start()
 
-
-def _check_started(container: str, result: ExecResult) -> None:
-    """Docker tells by the stream alone that the program could not be started. Raises what that means."""
-    from wherry.remote.api import refused
-
-    said = (result.stdout or result.stderr).decode("utf-8", "replace").strip()
-    if said.startswith("OCI runtime exec failed"):
-        raise refused(400, said, {"container": container})
+    def _check_started(self, result: ExecResult) -> None:
+        """Docker tells by the stream alone that the program could not be started. Raises what that means."""
+        said = (result.stdout or result.stderr).decode("utf-8", "replace").strip()
+        if result.exit_code in (126, 127) and said.startswith("OCI runtime exec failed"):
+            raise refused(400, said, {"container": self.name})
 
 
 class RemoteExec:
@@ -481,23 +430,24 @@ class RemoteExec:
         return found
 
     @property
+    def document(self) -> ExecInspect:
+        """What `attrs` tells, as a value. Raises ExecNotFound."""
+        return self._api.read(ExecInspect, f"/exec/{self.id}/json", about={"exec_id": self.id})
+
+    @property
     def running(self) -> bool:
-        return bool(self.attrs["Running"])
+        return self.document.running
 
     @property
     def exit_code(self) -> int | None:
         """None before it has ended."""
-        document = self.attrs
-        return None if document["Running"] or document["ExitCode"] is None else int(document["ExitCode"])
+        found = self.document
+        return None if found.running else found.exit_code
 
     def start(self) -> RemoteProcess:
         """As `Exec.start`."""
-        connection, early, head = self._api.hijack(
-            f"/exec/{self.id}/start",
-            None,
-            {"Detach": False, "Tty": self._terminal},
-            about={"container": self._container},
-        )
+        asked, about = ExecStart(tty=self._terminal), {"container": self._container}
+        connection, early, head = self._api.hijack(Request("POST", f"/exec/{self.id}/start", None, asked, about=about))
         return RemoteProcess(
             connection,
             early,
@@ -535,7 +485,7 @@ class RemoteContainerCollection:
 
     def get(self, name: str) -> RemoteContainer:
         """By name, id, or the beginning of an id. Raises ContainerNotFound."""
-        return RemoteContainer(self._api.get(f"/containers/{name}/json", about={"container": name})["Id"], self._api)
+        return RemoteContainer(RemoteContainer(name, self._api).document.id, self._api)
 
     def list(
         self,
@@ -549,12 +499,13 @@ class RemoteContainerCollection:
         """As `ContainerCollection.list`."""
         bounds = {name: value for name, value in (("before", before), ("since", since)) if value is not None}
         wanted = _filters({**(filters or {}), **bounds})
-        found = self._api.get("/containers/json", {"all": all, "limit": limit, "filters": wanted})
-        return [RemoteContainer(one["Id"], self._api) for one in found]
+        query = {"all": all, "limit": limit, "filters": wanted}
+        found = self._api.read_all(ContainerSummary, "/containers/json", query)
+        return [RemoteContainer(one.id, self._api) for one in found]
 
     def prune(self) -> "builtins.list[str]":
         """Remove every container that does not run; returns their ids."""
-        return list(self._api.post("/containers/prune").get("ContainersDeleted") or ())
+        return self._api.ask(ContainersPruned, "/containers/prune").containers_deleted or []
 
 
 _filters = filters  # `list` has an argument of that name
@@ -563,26 +514,24 @@ _filters = filters  # `list` has an argument of that name
 def create(api: Api, image: str, options: Options, given: Mapping[str, Any]) -> RemoteContainer:
     """A container; the image must be there. Raises ImageNotFound, NameInUse and what else the engine refuses with."""
     query = {"name": options.name, "platform": options.platform if api.version >= (1, 41) else None}
-    request = creation.body(image, options, given)
-    made = api.post("/containers/create", query, request, about={"container": options.name or image, "image": image})
-    return RemoteContainer(made["Id"], api)
+    request, about = creation.request(image, options, given), {"container": options.name or image, "image": image}
+    return RemoteContainer(api.ask(ContainerCreated, "/containers/create", query, request, about=about).id, api)
 
 
 # -- documents ---------------------------------------------------------------------------------------------------------
 
 
-def _exit_record(document: Mapping[str, Any]) -> ExitRecord | None:
-    state = document["State"]
-    if state["Status"] not in ("exited", "dead"):
+def _exit_record(found: ContainerInspect) -> ExitRecord | None:
+    state = found.state
+    if state.status not in ("exited", "dead"):
         return None
-    code = int(state["ExitCode"])
     return ExitRecord(
-        exit_code=code,
-        signal=code - 128 if 128 < code <= 128 + 64 else None,
-        oom_killed=bool(state.get("OOMKilled")),
-        started=_time(state.get("StartedAt")),
-        finished=_time(state.get("FinishedAt")),
-        restarts=int(document.get("RestartCount") or 0),
+        exit_code=state.exit_code,
+        signal=state.exit_code - 128 if 128 < state.exit_code <= 128 + 64 else None,
+        oom_killed=state.oom_killed,
+        started=_time(state.started_at),
+        finished=_time(state.finished_at),
+        restarts=found.restart_count,
     )
 
 
@@ -661,35 +610,29 @@ def _sample(document: Mapping[str, Any]) -> "Stats":
     return found
 
 
-_UPDATES = {
-    "blkio_weight": "BlkioWeight",
-    "cpu_period": "CpuPeriod",
-    "cpu_quota": "CpuQuota",
-    "cpu_shares": "CpuShares",
-    "cpuset_cpus": "CpusetCpus",
-    "cpuset_mems": "CpusetMems",
-    "kernel_memory": "KernelMemory",
-    "mem_limit": "Memory",
-    "mem_reservation": "MemoryReservation",
-    "memswap_limit": "MemorySwap",
-    "nano_cpus": "NanoCpus",
-    "pids_limit": "PidsLimit",
+_UPDATES = (
+    *("blkio_weight", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems", "nano_cpus", "pids_limit"),
+)
+_SIZES = {
+    "kernel_memory": "kernel_memory",
+    "mem_limit": "memory",
+    "mem_reservation": "memory_reservation",
+    "memswap_limit": "memory_swap",
 }
 
 
-_SIZES = ("kernel_memory", "mem_limit", "mem_reservation", "memswap_limit")
-
-
-def _update(changes: Mapping[str, Any]) -> dict[str, Any]:
+def _update(changes: Mapping[str, Any]) -> HostConfig:
     found: dict[str, Any] = {}
     for name, value in changes.items():
         if name == "cpus":
-            found["NanoCpus"] = int(float(value) * 1e9)
+            found["nano_cpus"] = int(float(value) * 1e9)
         elif name == "restart_policy":
-            restart = Options.parse(None, {"restart_policy": value}).restart
-            found["RestartPolicy"] = {"Name": restart.name, "MaximumRetryCount": restart.maximum}
+            policy = Options.parse(None, {"restart_policy": value}).restart
+            found["restart_policy"] = RestartPolicy(name=policy.name, maximum_retry_count=policy.maximum)
+        elif name in _SIZES:
+            found[_SIZES[name]] = size_in_bytes(value, name)
         elif name in _UPDATES:
-            found[_UPDATES[name]] = size_in_bytes(value, name) if name in _SIZES else value
+            found[name] = value
         else:
             raise TypeError(f"update() got an unexpected keyword argument {name!r}")
-    return found
+    return HostConfig(**found)

@@ -4,10 +4,28 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
+
 from wherry import isolation
+from wherry.engineapi.configs import HealthConfig
+from wherry.engineapi.containers import (
+    BindOptions,
+    ContainerCreate,
+    DeviceMapping,
+    HostConfig,
+    LogConfig,
+    Mount,
+    NetworkingConfig,
+    PortBinding,
+    RestartPolicy,
+    Ulimit,
+)
+from wherry.engineapi.document import Words, parse
+from wherry.engineapi.networks import EndpointIPAMConfig, EndpointSettings
 from wherry.network import EndpointRequest
-from wherry.options import HealthCheck, Limit, Options
-from wherry.portbinding import EVERY_ADDRESS, PortBinding
+from wherry.options import HealthCheck, Options
+from wherry.portbinding import EVERY_ADDRESS
+from wherry.portbinding import PortBinding as PublishedPort
 from wherry_oci.errors import InvalidArgument, Unsupported
 
 # Read as they were given: what they name is on the engine's machine, and cannot be checked here.
@@ -34,9 +52,9 @@ _ISOLATION = {
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
 
-def parse(command: str | Sequence[str] | None, given: Mapping[str, Any]) -> Options:
+def parse_options(command: str | Sequence[str] | None, given: Mapping[str, Any]) -> Options:
     """
-    The options that can be read without looking at a machine; `body` takes the others from *given*.
+    The options that can be read without looking at a machine; `request` takes the others from *given*.
 
     Raises as `Options.parse`, and Unsupported for what only the engine of this process can do.
     """
@@ -46,158 +64,151 @@ def parse(command: str | Sequence[str] | None, given: Mapping[str, Any]) -> Opti
     return options
 
 
-def body(image: str, options: Options, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The request; what nobody asked for is not in it, so that the engine's own defaults hold."""
-    config: dict[str, Any] = {
-        "Image": image,
-        "Cmd": None if options.command is None else list(options.command),
-        "Entrypoint": None if options.entrypoint is None else list(options.entrypoint) or [""],
-        "Env": list(options.environment),
-        "WorkingDir": options.working_dir,
-        "User": options.user,
-        "Hostname": options.hostname,
-        "Domainname": options.domainname,
-        "Labels": dict(options.labels),
-        "ExposedPorts": {port: {} for port in (*options.expose, *map(_port, options.ports))},
-        "Tty": options.tty,
-        "OpenStdin": options.stdin_open,
-        "StdinOnce": options.stdin_open and not options.tty,  # so that the end of what is attached is the input's
-        "StopSignal": options.stop_signal,
-        "StopTimeout": given.get("stop_timeout"),
-        "Healthcheck": _health(options.health),
-    }
+def request(image: str, options: Options, given: Mapping[str, Any]) -> ContainerCreate:
+    """What nobody asked for has its zero value, so that the engine's own defaults hold."""
     anonymous, binds, mounts = _volumes(given.get("volumes"))
-    config["Volumes"] = {target: {} for target in anonymous}
-    host = {
-        **_resources(options, given),
-        **{field: given.get(name) for name, field in _ISOLATION.items()},
-        "Binds": binds,
-        "Mounts": [*mounts, *map(dict, given.get("mounts") or ())],
-        "VolumeDriver": given.get("volume_driver"),
-        "VolumesFrom": [f"{name}:{mode}" if mode else name for name, mode in options.volumes_from],
-        "Tmpfs": dict(options.tmpfs),
-        "PortBindings": _port_bindings(options.ports),
-        "PublishAllPorts": options.publish_all_ports,
-        "NetworkMode": options.network,
-        "Dns": list(options.dns),
-        "DnsOptions": list(options.dns_opt),
-        "DnsSearch": list(options.dns_search),
-        "ExtraHosts": list(options.extra_hosts),
-        "Links": [f"{name}:{alias}" for place in options.endpoints[:1] for name, alias in place.links],
-        "AutoRemove": options.auto_remove,
-        "RestartPolicy": _restart(options),
-        "LogConfig": _log(given.get("log_config")),
-        "Privileged": options.privileged,
-        "ReadonlyRootfs": options.read_only,
-        "CapAdd": list(options.cap_add),
-        "CapDrop": list(options.cap_drop),
-        "GroupAdd": list(options.group_add),
-        "SecurityOpt": list(given.get("security_opt") or ()),
-        "Sysctls": dict(options.sysctls),
-        "Init": options.init,
-        "CgroupParent": given.get("cgroup_parent"),
-        "Runtime": given.get("runtime"),
-    }
-    return {
-        **_asked(config),
-        "HostConfig": _asked(host),
-        "NetworkingConfig": {"EndpointsConfig": _endpoints(options.endpoints)},
-    }
+    entrypoint = None if options.entrypoint is None else list(options.entrypoint) or [""]
+    return ContainerCreate(
+        image=image,
+        cmd=None if options.command is None else Words(list(options.command)),
+        entrypoint=None if entrypoint is None else Words(entrypoint),
+        env=list(options.environment) or None,
+        working_dir=options.working_dir or "",
+        user=options.user or "",
+        hostname=options.hostname or "",
+        domainname=options.domainname or "",
+        labels=dict(options.labels) or None,
+        exposed_ports={port: {} for port in (*options.expose, *map(_port, options.ports))} or None,
+        volumes={target: {} for target in anonymous} or None,
+        tty=options.tty,
+        open_stdin=options.stdin_open,
+        stdin_once=options.stdin_open and not options.tty,  # so that the end of what is attached is the input's
+        stop_signal=options.stop_signal or "",
+        stop_timeout=given.get("stop_timeout"),
+        healthcheck=_health(options.health),
+        host_config=_host(options, given, binds, mounts),
+        networking_config=NetworkingConfig(endpoints_config=_endpoints(options.endpoints) or None),
+    )
 
 
-def _asked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value not in (None, "", [], {}, False)}
-
-
-def _resources(options: Options, given: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "Memory": options.memory,
-        "MemoryReservation": options.memory_reservation,
-        "MemorySwap": options.memory_swap,
-        "NanoCpus": options.nano_cpus,
-        "CpuShares": options.cpu_shares,
-        "CpuPeriod": options.cpu_period,
-        "CpuQuota": options.cpu_quota,
-        "CpusetCpus": options.cpuset_cpus,
-        "CpusetMems": options.cpuset_mems,
-        "PidsLimit": options.pids_limit,
-        "OomScoreAdj": options.oom_score_adj,
-        "ShmSize": options.shm_size if "shm_size" in given else None,
-        "Ulimits": [_limit(limit) for limit in options.ulimits],
-        "Devices": [
-            {"PathOnHost": host, "PathInContainer": inside, "CgroupPermissions": rights}
+def _host(options: Options, given: Mapping[str, Any], binds: list[str], mounts: list[Mount]) -> HostConfig:
+    asked_for = {"Mounts": list(given.get("mounts") or ()), **{_ISOLATION[k]: given.get(k) for k in _ISOLATION}}
+    isolated = parse(asked_for, HostConfig, "options")
+    return attrs.evolve(
+        isolated,
+        binds=binds or None,
+        mounts=[*mounts, *(isolated.mounts or ())] or None,
+        volume_driver=given.get("volume_driver") or "",
+        volumes_from=[f"{name}:{mode}" if mode else name for name, mode in options.volumes_from] or None,
+        tmpfs=dict(options.tmpfs) or None,
+        port_bindings=_port_bindings(options.ports) or None,
+        publish_all_ports=options.publish_all_ports,
+        network_mode=options.network or "",
+        dns=list(options.dns) or None,
+        dns_options=list(options.dns_opt) or None,
+        dns_search=list(options.dns_search) or None,
+        extra_hosts=list(options.extra_hosts) or None,
+        links=[f"{name}:{alias}" for place in options.endpoints[:1] for name, alias in place.links] or None,
+        auto_remove=options.auto_remove,
+        restart_policy=restart_policy(options),
+        log_config=_log(given.get("log_config")),
+        privileged=options.privileged,
+        readonly_rootfs=options.read_only,
+        cap_add=list(options.cap_add) or None,
+        cap_drop=list(options.cap_drop) or None,
+        group_add=list(options.group_add) or None,
+        security_opt=list(given.get("security_opt") or ()) or None,
+        sysctls=dict(options.sysctls) or None,
+        init=options.init or None,
+        cgroup_parent=given.get("cgroup_parent") or "",
+        runtime=given.get("runtime") or "",
+        memory=options.memory or 0,
+        memory_reservation=options.memory_reservation or 0,
+        memory_swap=options.memory_swap or 0,
+        nano_cpus=options.nano_cpus or 0,
+        cpu_shares=options.cpu_shares or 0,
+        cpu_period=options.cpu_period or 0,
+        cpu_quota=options.cpu_quota or 0,
+        cpuset_cpus=options.cpuset_cpus or "",
+        cpuset_mems=options.cpuset_mems or "",
+        pids_limit=options.pids_limit,
+        oom_score_adj=options.oom_score_adj or 0,
+        shm_size=options.shm_size if "shm_size" in given else 0,
+        ulimits=[Ulimit(name=one.name, soft=one.soft, hard=one.hard) for one in options.ulimits] or None,
+        devices=[
+            DeviceMapping(path_on_host=host, path_in_container=inside, cgroup_permissions=rights)
             for host, inside, rights in options.devices
-        ],
-    }
+        ]
+        or None,
+    )
 
 
-def _restart(options: Options) -> dict[str, Any] | None:
+def restart_policy(options: Options) -> RestartPolicy | None:
+    """None for one that is never started again."""
     policy = options.restart
-    return None if policy.name == "no" else {"Name": policy.name, "MaximumRetryCount": policy.maximum}
+    return None if policy.name == "no" else RestartPolicy(name=policy.name, maximum_retry_count=policy.maximum)
 
 
-def _limit(limit: Limit) -> dict[str, Any]:
-    return {"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard}
-
-
-def _port(binding: PortBinding) -> str:
+def _port(binding: PublishedPort) -> str:
     return f"{binding.container_port}/{binding.protocol}"
 
 
-def _port_bindings(ports: Sequence[PortBinding]) -> dict[str, list[dict[str, str]]]:
-    found: dict[str, list[dict[str, str]]] = {}
+def _port_bindings(ports: Sequence[PublishedPort]) -> dict[str, list[PortBinding] | None]:
+    found: dict[str, list[PortBinding] | None] = {}
     for binding in ports:
         address = "" if binding.host_ip == EVERY_ADDRESS and not binding.ipv4_only else binding.host_ip
         port = (
             f"{binding.host_port}-{binding.last_host_port}" if binding.last_host_port else str(binding.host_port or "")
         )
-        found.setdefault(_port(binding), []).append({"HostIp": address, "HostPort": port})
+        bound = PortBinding(host_ip=address, host_port=port)
+        found[_port(binding)] = [*(found.get(_port(binding)) or ()), bound]
     return found
 
 
-def _health(check: HealthCheck) -> dict[str, Any] | None:
-    fields = {
-        "Test": list(check.test),
-        "Interval": check.interval,
-        "Timeout": check.timeout,
-        "StartPeriod": check.start_period,
-        "StartInterval": check.start_interval,
-        "Retries": check.retries,
-    }
-    return {name: value for name, value in fields.items() if value} or None
+def _health(check: HealthCheck) -> HealthConfig | None:
+    found = HealthConfig(
+        test=list(check.test) or None,
+        interval=check.interval or 0,
+        timeout=check.timeout or 0,
+        start_period=check.start_period or 0,
+        start_interval=check.start_interval or 0,
+        retries=check.retries or 0,
+    )
+    return None if found == HealthConfig() else found
 
 
-def _log(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _log(given: Mapping[str, Any] | None) -> LogConfig | None:
     if given is None:
         return None
     found = {str(key).lower(): value for key, value in given.items()}
     options = {str(key): str(value) for key, value in (found.get("config") or {}).items()}
-    return _asked({"Type": found.get("type"), "Config": options})
+    return LogConfig(type=found.get("type") or "", config=options)
 
 
-def _endpoints(places: Sequence[EndpointRequest]) -> dict[str, Any]:
+def _endpoints(places: Sequence[EndpointRequest]) -> dict[str, EndpointSettings | None]:
     # The first one is the network mode already, and need not be told of twice.
     return {
-        place.network: config for position, place in enumerate(places) if (config := endpoint_config(place)) or position
+        place.network: asked
+        for position, place in enumerate(places)
+        if (asked := endpoint(place)) != EndpointSettings() or position
     }
 
 
-def endpoint_config(place: EndpointRequest) -> dict[str, Any]:
-    """The API's EndpointConfig, {} when nothing is asked of the place."""
-    return _asked(
-        {
-            "Aliases": list(place.aliases),
-            "Links": [f"{name}:{alias}" for name, alias in place.links],
-            "MacAddress": place.mac,
-            "IPAMConfig": _asked({"IPv4Address": place.ipv4, "IPv6Address": place.ipv6}),
-        }
+def endpoint(place: EndpointRequest) -> EndpointSettings:
+    """A place in a network, as it is asked for."""
+    addresses = EndpointIPAMConfig(ipv4_address=place.ipv4 or "", ipv6_address=place.ipv6 or "")
+    return EndpointSettings(
+        aliases=list(place.aliases) or None,
+        links=[f"{name}:{alias}" for name, alias in place.links] or None,
+        mac_address=place.mac or "",
+        ipam_config=None if addresses == EndpointIPAMConfig() else addresses,
     )
 
 
 # -- volumes ---------------------------------------------------------------------------------------------------------
 
 
-def _volumes(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[list[str], list[str], list[dict[str, Any]]]:
+def _volumes(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[list[str], list[str], list[Mount]]:
     """
     Anonymous volumes, binds as texts, and mounts.
 
@@ -205,7 +216,7 @@ def _volumes(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[list[str]
     """
     anonymous: list[str] = []
     binds: list[str] = []
-    mounts: list[dict[str, Any]] = []
+    mounts: list[Mount] = []
     for source, target, options in _parts(given):
         if not source:
             anonymous.append(target)
@@ -216,12 +227,15 @@ def _volumes(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[list[str]
         if path is None or others:
             binds.append(":".join([path or source, target, *([",".join(options)] if options else [])]))
             continue
-        mount: dict[str, Any] = {"Type": "bind", "Source": path, "Target": target}
-        if "ro" in options or "readonly" in options:
-            mount["ReadOnly"] = True
-        if propagation:
-            mount["BindOptions"] = {"Propagation": propagation}
-        mounts.append(mount)
+        mounts.append(
+            Mount(
+                type="bind",
+                source=path,
+                target=target,
+                read_only="ro" in options or "readonly" in options,
+                bind_options=BindOptions(propagation=propagation) if propagation else None,
+            )
+        )
     return anonymous, binds, mounts
 
 

@@ -6,7 +6,19 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from wherry.remote.api import Api, EngineError, filters, refused
+from wherry.engineapi.containers import ContainerCreate, ContainerCreated
+from wherry.engineapi.document import Words, asked, told
+from wherry.engineapi.images import (
+    HistoryItem,
+    ImageDeleted,
+    ImageInspect,
+    ImagesPruned,
+    ImageSummary,
+    JSONMessage,
+    SearchResult,
+)
+from wherry.engineapi.system import AuthConfig
+from wherry.remote.api import Api, EngineError, Request, filters, refused, understood
 from wherry_images import Credentials, Image, PullEvent, PushEvent
 from wherry_images.collect import Pruned
 from wherry_images.credentials import erase_credentials, find_credentials, store_credentials
@@ -45,13 +57,13 @@ class RemoteImageCollection:
 
     def get(self, name: str) -> Image:
         """By name or id. Raises ImageNotFound."""
-        document = self._api.get(f"/images/{name}/json", about={"image": name})
-        history = self._api.get(f"/images/{name}/history", about={"image": name})
-        return _image(document, history)
+        found = self._api.read(ImageInspect, f"/images/{name}/json", about={"image": name})
+        history = self._api.read_all(HistoryItem, f"/images/{name}/history", about={"image": name})
+        return _image(found, history)
 
     def list(self) -> "builtins.list[Image]":
         """All of them, the newest first."""
-        return [self.get(one["Id"]) for one in self._api.get("/images/json")]
+        return [self.get(one.id) for one in self._api.read_all(ImageSummary, "/images/json")]
 
     def pull(
         self,
@@ -80,12 +92,12 @@ class RemoteImageCollection:
         """As `pull`, as an iterator of its events that returns the image."""
         parsed = parse_reference(reference)
         query = {"fromImage": _plain(parsed.name), "tag": parsed.target, "platform": platform}
-        for document in self._api.documents(
-            "POST", "/images/create", query, headers=self._auth(parsed.registry, credentials), about={"pull": reference}
+        headers = self._auth(parsed.registry, credentials)
+        for message in self._messages(
+            Request("POST", "/images/create", query, headers=headers, about={"pull": reference}), reference
         ):
-            _check(document, reference)
-            if (phase := _PHASES.get(document.get("status", ""))) is not None:
-                yield PullEvent(document.get("id", ""), phase, *_amounts(document))
+            if (phase := _PHASES.get(message.status)) is not None:
+                yield PullEvent(message.id, phase, *_amounts(message))
         return self.get(reference)
 
     def push(self, name: str, *, progress: Callable[[PushEvent], None] | None = None) -> str:
@@ -95,16 +107,25 @@ class RemoteImageCollection:
     def pushing(self, name: str, *, credentials: Credentials | None = None) -> Generator[PushEvent, None, str]:
         """As `push`, as an iterator of its events that returns the digest."""
         parsed = parse_reference(name)
-        headers = self._auth(parsed.registry, credentials) or {"X-Registry-Auth": _encoded({})}
+        headers = self._auth(parsed.registry, credentials) or {"X-Registry-Auth": _encoded(AuthConfig())}
         digest = ""
-        for document in self._api.documents(
-            "POST", f"/images/{_plain(parsed.name)}/push", {"tag": parsed.tag}, headers=headers, about={"image": name}
+        path = f"/images/{_plain(parsed.name)}/push"
+        for message in self._messages(
+            Request("POST", path, {"tag": parsed.tag}, headers=headers, about={"image": name}), name
         ):
-            _check(document, name)
-            digest = str((document.get("aux") or {}).get("Digest") or digest)
-            if (phase := _PHASES.get(document.get("status", ""))) is not None:
-                yield PushEvent(document.get("id", ""), phase, *_amounts(document))
+            digest = message.aux.digest if message.aux is not None else digest
+            if (phase := _PHASES.get(message.status)) is not None:
+                yield PushEvent(message.id, phase, *_amounts(message))
         return digest
+
+    def _messages(self, request: Request, name: str) -> Iterator[JSONMessage]:
+        """What the engine tells while it works on *name*. Raises what it says has failed."""
+        for line in self._api.lines(request):
+            message = understood(line, JSONMessage)
+            if message.error:  # a failure in the middle of a stream is a line of it
+                error = refused(500, message.error, {"pull": name})
+                raise EngineError(f"{name}: {message.error}", 500) if isinstance(error, EngineError) else error
+            yield message
 
     def _auth(self, registry: str, given: Credentials | None) -> dict[str, str]:
         found = given or find_credentials(registry)
@@ -121,27 +142,27 @@ class RemoteImageCollection:
     def remove(self, name: str, *, force: bool = False) -> "builtins.list[str]":
         """As `ImageCollection.remove`."""
         done = self._api.delete(f"/images/{name}", {"force": force}, about={"image": name})
-        return [f"{what.lower()}: {of}" for one in done for what, of in one.items()]
+        return [_removal(understood(one, ImageDeleted)) for one in done]
 
     def prune(self, *, all: bool = False) -> Pruned:
         """As `ImageCollection.prune`."""
-        done = self._api.post("/images/prune", {"filters": filters({"dangling": not all})})
-        removed = tuple(f"{what.lower()}: {of}" for one in done.get("ImagesDeleted") or () for what, of in one.items())
-        return Pruned(removed=removed, size=int(done.get("SpaceReclaimed") or 0))
+        done = self._api.ask(ImagesPruned, "/images/prune", {"filters": filters({"dangling": not all})})
+        return Pruned(removed=tuple(map(_removal, done.images_deleted or ())), size=done.space_reclaimed)
 
     def save(self, names: str | Sequence[str], *, format: Literal["docker", "oci"] = "docker") -> Iterator[bytes]:
         """As `ImageCollection.save`; which format it is the engine decides."""
         if format != "docker":
             raise Unsupported(f"format={format!r}: the Engine API has docker's alone")
         chosen = [names] if isinstance(names, str) else list(names)
-        return self._api.stream("GET", "/images/get", {"names": chosen}, about={"image": ", ".join(chosen)})
+        about = {"image": ", ".join(chosen)}
+        return self._api.stream(Request("GET", "/images/get", {"names": chosen}, about=about))
 
     def load(self, source: "Source | str | os.PathLike[str]") -> "builtins.list[Image]":
         """As `ImageCollection.load`."""
         loaded = []
-        for document in self._api.documents("POST", "/images/load", {"quiet": True}, _pieces(source)):
-            _check(document, "the archive")
-            what, _, name = str(document.get("stream", "")).strip().partition(": ")
+        request = Request("POST", "/images/load", {"quiet": True}, _pieces(source))
+        for message in self._messages(request, "the archive"):
+            what, _, name = message.stream.strip().partition(": ")
             if what in ("Loaded image", "Loaded image ID"):
                 loaded.append(name)
         return [self.get(name) for name in loaded]
@@ -162,29 +183,25 @@ class RemoteImageCollection:
         changes = [f"{_instruction(name)} {_written(value)}" for name, value in (config or {}).items()]
         query = {"fromSrc": "-", **named, "changes": changes, "message": message}
         made = ""
-        for document in self._api.documents("POST", "/images/create", query, _pieces(source)):
-            _check(document, "the archive")
-            made = str(document.get("status") or made)
+        for line in self._messages(Request("POST", "/images/create", query, _pieces(source)), "the archive"):
+            made = line.status or made
         return self.get(made)
 
     def export(self, name: str) -> Iterator[bytes]:
         """The image's root file system as a tar, by a container that is never started."""
-        made = self._api.post("/containers/create", None, {"Image": name, "Cmd": ["true"]}, about={"image": name})["Id"]
+        idle = ContainerCreate(image=name, cmd=Words(["true"]))
+        made = self._api.ask(ContainerCreated, "/containers/create", None, idle, about={"image": name}).id
         try:
-            yield from self._api.stream("GET", f"/containers/{made}/export", about={"container": made})
+            yield from self._api.stream(Request("GET", f"/containers/{made}/export", about={"container": made}))
         finally:
             self._api.delete(f"/containers/{made}", {"force": True, "v": True}, about={"container": made})
 
     def search(self, term: str, *, limit: int = 25) -> "builtins.list[Result]":
         """As `ImageCollection.search`."""
+        found = self._api.read_all(SearchResult, "/images/search", {"term": term, "limit": limit})
         return [
-            Result(
-                name=one["name"],
-                description=one.get("description") or "",
-                stars=int(one.get("star_count") or 0),
-                official=bool(one.get("is_official")),
-            )
-            for one in self._api.get("/images/search", {"term": term, "limit": limit}) or ()
+            Result(name=one.name, description=one.description, stars=one.star_count, official=one.is_official)
+            for one in found
         ]
 
     def login(self, username: str, password: str, registry: str = "docker.io") -> str:
@@ -207,33 +224,27 @@ def _plain(name: str) -> str:
     return name.removeprefix(f"{DEFAULT_REGISTRY}/library/").removeprefix(f"{DEFAULT_REGISTRY}/")
 
 
-def _encoded(document: Mapping[str, Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
+def _encoded(credentials: AuthConfig) -> str:
+    return base64.urlsafe_b64encode(json.dumps(asked(credentials)).encode()).decode()
 
 
-def _auth_config(registry: str, found: Credentials) -> dict[str, str]:
-    return {
-        "username": found.username,
-        "password": found.password,
-        "identitytoken": found.identity_token,
-        "registrytoken": found.registry_token,
-        "serveraddress": _HUB_KEY if registry == DEFAULT_REGISTRY else registry,
-    }
+def _auth_config(registry: str, found: Credentials) -> AuthConfig:
+    return AuthConfig(
+        username=found.username,
+        password=found.password,
+        identity_token=found.identity_token,
+        registry_token=found.registry_token,
+        server_address=_HUB_KEY if registry == DEFAULT_REGISTRY else registry,
+    )
 
 
-def _check(document: Mapping[str, Any], name: str) -> None:
-    """A failure in the middle of a stream is a line of it. Raises what it means."""
-    if not document.get("error"):
-        return
-    said = str(document["error"])
-    error = refused(500, said, {"pull": name})
-    raise EngineError(f"{name}: {said}", 500) if isinstance(error, EngineError) else error
+def _removal(done: ImageDeleted) -> str:
+    return f"untagged: {done.untagged}" if done.untagged else f"deleted: {done.deleted}"
 
 
-def _amounts(document: Mapping[str, Any]) -> tuple[int, int | None]:
-    detail = document.get("progressDetail") or {}
-    total = detail.get("total")
-    return int(detail.get("current") or 0), None if total is None else int(total)
+def _amounts(message: JSONMessage) -> tuple[int, int | None]:
+    detail = message.progress_detail
+    return (0, None) if detail is None else (detail.current, detail.total or None)
 
 
 def _pieces(source: "Source | str | os.PathLike[str]") -> Iterator[bytes]:
@@ -259,34 +270,28 @@ def _written(value: Any) -> str:
     return json.dumps(list(value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _image(document: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Image:
+def _image(found: ImageInspect, history: Sequence[HistoryItem]) -> Image:
     """The Engine API's image as a value of wherry's."""
     steps = [
-        {
-            "created_by": one.get("CreatedBy") or "",
-            "comment": one.get("Comment") or "",
-            "empty_layer": not one.get("Size"),
-        }
-        for one in reversed(history)
+        {"created_by": step.created_by, "comment": step.comment, "empty_layer": not step.size}
+        for step in reversed(history)
     ]
-    names = tuple(str(parse_reference(tag)) for tag in document.get("RepoTags") or () if tag != "<none>:<none>")
-    digests = tuple(
-        str(parse_reference(one)) for one in document.get("RepoDigests") or () if not one.startswith("<none>")
-    )
+    tags = [tag for tag in found.repo_tags or () if tag != "<none>:<none>"]
+    digests = [digest for digest in found.repo_digests or () if not digest.startswith("<none>")]
     return image_of(
         {
-            "os": document.get("Os"),
-            "architecture": document.get("Architecture"),
-            "variant": document.get("Variant"),
-            "created": document.get("Created"),
-            "author": document.get("Author"),
-            "config": document.get("Config"),
-            "rootfs": {"diff_ids": (document.get("RootFS") or {}).get("Layers")},
+            "os": found.os,
+            "architecture": found.architecture,
+            "variant": found.variant,
+            "created": found.created,
+            "author": found.author,
+            "config": told(found.config),
+            "rootfs": {"diff_ids": found.root_fs.layers},
             "history": steps,
         },
-        id=document["Id"],
-        manifest=Digest((document.get("Descriptor") or {}).get("digest") or ""),
-        names=names,
-        digests=digests,
-        size=int(document.get("Size") or 0),
+        id=Digest(found.id),
+        manifest=Digest(found.descriptor.digest if found.descriptor is not None else ""),
+        names=tuple(str(parse_reference(tag)) for tag in tags),
+        digests=tuple(str(parse_reference(digest)) for digest in digests),
+        size=found.size,
     )

@@ -3,10 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from wherry.engineapi.document import parse
+from wherry.engineapi.networks import (
+    IPAM,
+    IPAMConfig,
+    NetworkConnect,
+    NetworkCreate,
+    NetworkCreated,
+    NetworkDisconnect,
+    NetworksPruned,
+)
+from wherry.engineapi.networks import Network as NetworkDocument
 from wherry.networkcollection import Network, _pools
 from wherry.networkoptions import parse_endpoint
 from wherry.remote.api import Api, filters
-from wherry.remote.creation import endpoint_config
+from wherry.remote.creation import endpoint
 
 if TYPE_CHECKING:
     import builtins
@@ -36,23 +47,28 @@ class RemoteNetwork(Network):
         return found
 
     @property
+    def document(self) -> NetworkDocument:
+        """What `attrs` tells, as a value. Raises NetworkNotFound."""
+        return self._api.read(NetworkDocument, f"/networks/{self.id}", about={"network": self.id})
+
+    @property
     def name(self) -> str:
-        return str(self.attrs["Name"])
+        return self.document.name
 
     @property
     def labels(self) -> Mapping[str, str]:
-        return self.attrs.get("Labels") or {}
+        return self.document.labels or {}
 
     @property
     def containers(self) -> "builtins.list[Container]":
         """Those in it that run."""
         from wherry.remote.containers import RemoteContainer
 
-        return [RemoteContainer(container_id, self._api) for container_id in self.attrs.get("Containers") or ()]
+        return [RemoteContainer(container_id, self._api) for container_id in self.document.containers]
 
     def reload(self) -> None:
         """Nothing need be done: what it tells is always read anew. Raises NetworkNotFound when it is gone."""
-        self.attrs  # noqa: B018 # for its error
+        self.document  # noqa: B018 # for its error
 
     def connect(
         self,
@@ -75,15 +91,14 @@ class RemoteNetwork(Network):
             },
         )
         name = container if isinstance(container, str) else container.id
-        asked = {"Container": name, "EndpointConfig": endpoint_config(place)}
+        asked = NetworkConnect(container=name, endpoint_config=endpoint(place))
         self._api.post(f"/networks/{self.id}/connect", None, asked, about={"container": name})
 
     def disconnect(self, container: "Container | str", force: bool = False) -> None:
         """As `Network.disconnect`."""
         name = container if isinstance(container, str) else container.id
-        self._api.post(
-            f"/networks/{self.id}/disconnect", None, {"Container": name, "Force": force}, about={"container": name}
-        )
+        asked = NetworkDisconnect(container=name, force=force)
+        self._api.post(f"/networks/{self.id}/disconnect", None, asked, about={"container": name})
 
     def remove(self) -> None:
         """As `Network.remove`."""
@@ -114,26 +129,23 @@ class RemoteNetworkCollection:
         scope: str | None = None,
     ) -> RemoteNetwork:
         """As `NetworkCollection.create`; what drivers there are is the engine's business."""
-        asked: dict[str, Any] = {
-            "Name": name,
-            "Driver": driver,
-            "Options": dict(options or {}),
-            "Internal": internal,
-            "Attachable": attachable,
-            "EnableIPv6": enable_ipv6,
-            "Labels": dict(labels or {}),
-            "CheckDuplicate": True,
-        }
-        if scope:
-            asked["Scope"] = scope
-        if ipam or subnet or gateway or ip_range:
-            asked["IPAM"] = _ipam(ipam, subnet, gateway, ip_range)
-        made = self._api.post("/networks/create", None, asked)
-        return RemoteNetwork(made["Id"], self._api)
+        asked = NetworkCreate(
+            name=name,
+            driver=driver,
+            options=dict(options or {}) or None,
+            ipam=_ipam(ipam, subnet, gateway, ip_range) if ipam or subnet or gateway or ip_range else None,
+            internal=internal,
+            attachable=attachable,
+            enable_ipv6=enable_ipv6,
+            labels=dict(labels or {}) or None,
+            check_duplicate=True,
+            scope=scope or "",
+        )
+        return RemoteNetwork(self._api.ask(NetworkCreated, "/networks/create", None, asked).id, self._api)
 
     def get(self, name: str) -> RemoteNetwork:
         """By name, id, or the beginning of an id. Raises NetworkNotFound."""
-        return RemoteNetwork(self._api.get(f"/networks/{name}", about={"network": name})["Id"], self._api)
+        return RemoteNetwork(RemoteNetwork(name, self._api).document.id, self._api)
 
     def list(
         self,
@@ -145,13 +157,13 @@ class RemoteNetworkCollection:
         """As `NetworkCollection.list`."""
         wanted = dict(filters or {})
         wanted.update({key: list(given) for key, given in (("name", names), ("id", ids)) if given})
-        found = self._api.get("/networks", {"filters": _filters(wanted)})
-        return [RemoteNetwork(one["Id"], self._api) for one in found]
+        found = self._api.read_all(NetworkDocument, "/networks", {"filters": _filters(wanted)})
+        return [RemoteNetwork(one.id, self._api) for one in found]
 
     def prune(self, filters: Mapping[str, Any] | None = None) -> "builtins.list[str]":
         """As `NetworkCollection.prune`."""
-        done = self._api.post("/networks/prune", {"filters": _filters(filters)})
-        return list(done.get("NetworksDeleted") or ())
+        done = self._api.ask(NetworksPruned, "/networks/prune", {"filters": _filters(filters)})
+        return done.networks_deleted or []
 
 
 _filters = filters  # `list` has an argument of that name
@@ -162,18 +174,13 @@ def _ipam(
     subnet: str | Sequence[str] | None,
     gateway: str | Sequence[str] | None,
     ip_range: str | None,
-) -> dict[str, Any]:
+) -> IPAM:
     """docker-py's IPAMConfig as it is, or one of the shorter options."""
     if ipam:
-        return dict(ipam)
+        return parse(dict(ipam), IPAM, "ipam")
     subnets, gateways, ranges = _pools(None, subnet, gateway, ip_range)
-    versions = sorted({*subnets, *gateways, *ranges})
     pools = [
-        {
-            key: found[version]
-            for key, found in (("Subnet", subnets), ("Gateway", gateways), ("IPRange", ranges))
-            if version in found
-        }
-        for version in versions
+        IPAMConfig(subnet=subnets.get(version, ""), gateway=gateways.get(version, ""), ip_range=ranges.get(version, ""))
+        for version in sorted({*subnets, *gateways, *ranges})
     ]
-    return {"Driver": "default", "Config": pools}
+    return IPAM(driver="default", config=pools)

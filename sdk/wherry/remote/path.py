@@ -8,9 +8,11 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wherry.containerpath import ContainerPath
+from wherry.engineapi.containers import PathStat
+from wherry.remote.api import Request, understood
 from wherry_oci.errors import AlreadyExists, Conflict, NotFound, Unsupported
 
 if TYPE_CHECKING:
@@ -76,21 +78,20 @@ class RemotePath(ContainerPath):
         """As os.stat, of what the Engine API tells: mode, size and time of change; all else is 0."""
         found = self._head(str(self._path))
         for _ in range(40):
-            if not follow_symlinks or not stat.S_ISLNK(_mode_of(found["mode"])):
+            if not follow_symlinks or not stat.S_ISLNK(_mode_of(found.mode)):
                 break
-            found = self._head(found["linkTarget"])
+            found = self._head(found.link_target)
         from datetime import datetime
 
-        moment = datetime.fromisoformat(found["mtime"][:19]).timestamp()
-        return os.stat_result((_mode_of(found["mode"]), 0, 0, 1, 0, 0, found["size"], 0, moment, 0))
+        moment = datetime.fromisoformat(found.mtime[:19]).timestamp()
+        return os.stat_result((_mode_of(found.mode), 0, 0, 1, 0, 0, found.size, 0, moment, 0))
 
-    def _head(self, path: str) -> dict[str, Any]:
+    def _head(self, path: str) -> PathStat:
         container = self._container
-        with container._api.exchange(
-            "HEAD", f"/containers/{container.id}/archive", {"path": path}, about={"container_file": path}
-        ) as (head, _):
-            found: dict[str, Any] = json.loads(base64.b64decode(head.headers["x-docker-container-path-stat"]))
-        return found
+        request = Request("HEAD", f"/containers/{container.id}/archive", {"path": path}, about={"container_file": path})
+        with container._api.exchange(request) as (head, _):
+            told = json.loads(base64.b64decode(head.headers["x-docker-container-path-stat"]))
+        return understood(told, PathStat)
 
     def iterdir(self) -> "Iterator[ContainerPath]":
         """What is in a directory, sorted; all below it is sent for that."""

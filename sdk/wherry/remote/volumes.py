@@ -3,6 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from wherry.engineapi.containerlist import ContainerSummary
+from wherry.engineapi.system import DiskUsage
+from wherry.engineapi.volumes import Volume as VolumeDocument
+from wherry.engineapi.volumes import VolumeCreate, VolumeList, VolumesPruned
 from wherry.filters import Filters
 from wherry.remote.api import Api, filters
 from wherry.volumecollection import Volume
@@ -37,27 +41,32 @@ class RemoteVolume(Volume):
         return found
 
     @property
+    def document(self) -> VolumeDocument:
+        """What `attrs` tells, as a value. Raises VolumeNotFound."""
+        return self._api.read(VolumeDocument, f"/volumes/{self.name}", about={"volume": self.name})
+
+    @property
     def labels(self) -> Mapping[str, str]:
-        return self.attrs.get("Labels") or {}
+        return self.document.labels or {}
 
     @property
     def path(self) -> str:
         """Where the engine's host has its files."""
-        return str(self.attrs["Mountpoint"])
+        return self.document.mountpoint
 
     @property
     def size(self) -> int:
         """Bytes of its files, as the engine counts them in `docker system df`."""
-        for one in self._api.get("/system/df").get("Volumes") or ():
-            if one["Name"] == self.name:
-                return max(0, int((one.get("UsageData") or {}).get("Size") or 0))
+        for one in self._api.read(DiskUsage, "/system/df").volumes or ():
+            if one.name == self.name and one.usage_data is not None:
+                return max(0, one.usage_data.size)
         return 0
 
     @property
     def containers(self) -> Sequence[str]:
         """The ids of the containers that have it."""
-        found = self._api.get("/containers/json", {"all": True, "filters": filters({"volume": self.name})})
-        return [one["Id"] for one in found]
+        wanted = {"all": True, "filters": filters({"volume": self.name})}
+        return [one.id for one in self._api.read_all(ContainerSummary, "/containers/json", wanted)]
 
     def remove(self, force: bool = False) -> None:
         """As `Volume.remove`."""
@@ -79,13 +88,12 @@ class RemoteVolumeCollection:
         labels: Mapping[str, str] | None = None,
     ) -> RemoteVolume:
         """As `VolumeCollection.create`."""
-        asked = {"Driver": driver, "DriverOpts": dict(driver_opts or {}), "Labels": dict(labels or {})}
-        made = self._api.post("/volumes/create", None, {**asked, **({"Name": name} if name else {})})
-        return RemoteVolume(made["Name"], self._api)
+        asked = VolumeCreate(name=name or "", driver=driver, driver_opts=_texts(driver_opts), labels=_texts(labels))
+        return RemoteVolume(self._api.ask(VolumeDocument, "/volumes/create", None, asked).name, self._api)
 
     def get(self, name: str) -> RemoteVolume:
         """Raises VolumeNotFound."""
-        return RemoteVolume(self._api.get(f"/volumes/{name}", about={"volume": name})["Name"], self._api)
+        return RemoteVolume(RemoteVolume(name, self._api).document.name, self._api)
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """As `Volume.remove`; with *force* there need be none of that name."""
@@ -93,8 +101,8 @@ class RemoteVolumeCollection:
 
     def list(self, filters: Mapping[str, Any] | None = None) -> "builtins.list[RemoteVolume]":
         """As `VolumeCollection.list`."""
-        found = self._api.get("/volumes", {"filters": _filters(filters)}).get("Volumes") or ()
-        return [RemoteVolume(one["Name"], self._api) for one in found]
+        found = self._api.read(VolumeList, "/volumes", {"filters": _filters(filters)}).volumes
+        return [RemoteVolume(one.name, self._api) for one in found or ()]
 
     def prune(self, filters: Mapping[str, Any] | None = None) -> PrunedVolumes:
         """As `VolumeCollection.prune`. Raises Unsupported of an engine that would take those with a name, too."""
@@ -103,8 +111,12 @@ class RemoteVolumeCollection:
             if not wanted.is_true("all"):
                 raise Unsupported("this engine removes volumes with a name, too: say so by the filter all")
             filters = {name: value for name, value in (filters or {}).items() if name != "all"}
-        done = self._api.post("/volumes/prune", {"filters": _filters(filters)})
-        return PrunedVolumes(names=tuple(done.get("VolumesDeleted") or ()), size=int(done.get("SpaceReclaimed") or 0))
+        done = self._api.ask(VolumesPruned, "/volumes/prune", {"filters": _filters(filters)})
+        return PrunedVolumes(names=tuple(done.volumes_deleted or ()), size=done.space_reclaimed)
+
+
+def _texts(given: Mapping[str, str] | None) -> dict[str, str] | None:
+    return dict(given) if given else None
 
 
 _filters = filters  # `list` has an argument of that name
