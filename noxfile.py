@@ -53,8 +53,16 @@ RIVALS = {
     "crun": "crun",
 }
 
-# The runtime alone: it needs no network. A kernel for user-mode-linux has no nf_tables.
-VM_TESTS = ["-m", "root or unit", "--ignore=tests/oci/test_nftables.py", "tests/oci"]
+# What needs no network: the runtime, and limits of an ordinary user. A kernel for user-mode-linux has no nf_tables.
+VM_TESTS = [
+    "--ignore=tests/oci/test_nftables.py",
+    "--ignore=tests/oci/test_engines.py",
+    "tests/oci",
+    "tests/e2e/test_delegation.py",
+]
+
+# Again as an ordinary user, for whom another engine does the work: networks, names, files, execs.
+ROOTLESS_TESTS = [f"tests/e2e/test_{name}.py" for name in ("networks", "names", "ipv6", "files", "attach", "volumes")]
 
 
 @nox.session
@@ -67,10 +75,12 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All that CI runs: unit, root and e2e tests (`-- ARGS` go to pytest)."""
+    """All that CI runs: unit, root and e2e tests, some of these rootless too (`-- ARGS` go to pytest, once)."""
     _debian(session, DEMO | JUDGES)
     _install(session, "tests")
     _pytest(session)
+    if not session.posargs:
+        _pytest(session, "--rootless", *ROOTLESS_TESTS)
 
 
 @nox.session
@@ -99,7 +109,7 @@ def e2e(session: nox.Session) -> None:
 @nox.session
 def vm(session: nox.Session) -> None:
     """
-    The runtime's tests on pure cgroup v2, in a small virtual machine (`-- ARGS` go to pytest).
+    Tests of the runtime, and of limits of users, on pure cgroup v2, in a virtual machine (`-- ARGS` go to pytest).
 
     $WHERRY_VM is the command that boots one, `vm-run --accel uml` if not set: it takes --mount DIR, --cwd DIR,
     --env K=V and -- COMMAND, runs COMMAND in a machine that sees this one's files, and hands its output and exit

@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # Not pytest's folder of the user: runs would remove each other's, and what tests make can be hard to remove.
         config.option.basetemp = _temporary()
     config.stash[_left] = []
+    os.environ["WHERRY_TEST_CACHE"] = str(images.cache())  # whoever this process acts for
     os.environ["WHERRY_ROOT"] = f"{leftovers.folder_prefix()}none/root"
     os.environ["WHERRY_RUN"] = f"{leftovers.folder_prefix()}none/run"
     for name in ("WHERRY_HOST", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"):

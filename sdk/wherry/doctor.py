@@ -134,7 +134,7 @@ def _cgroups() -> Iterator[Check]:
         yield Check(
             name="cgroups",
             status=WARNING,
-            found="this user has none of its own: no limits, no pause, no stats of use",
+            found="this user has none of its own without other processes: no limits, no pause, no stats of use",
             remedy="systemd-run --user --scope -p Delegate=yes $SHELL (on cgroup v2)",
         )
         return

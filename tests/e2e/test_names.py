@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.leftovers import settled
+from support.nameserver import answering
 from support.world import World
 from wherry import Client
 from wherry.container import Container
@@ -97,24 +98,24 @@ def test_other_names_are_asked_of_the_servers_that_were_given(client: Client, wo
     """From the container's network; a container of internal networks alone gets no answer from outside."""
     client.networks.create("front")
     client.networks.create("closed", internal=True)
-    with _server(world) as (address, asked):
-        options = {"dns": [address], "dns_search": ["corp.example"], "dns_opt": ["timeout:1"]}
+    with answering(world.host.address) as server:
+        options = {"dns": [world.host.address], "dns_search": ["corp.example"], "dns_opt": ["timeout:1"]}
         inside = _run(client, "inside", network="front", **options)
         assert _resolve(inside, "www.example.com") == ["203.0.113.7"]
         assert "search corp.example\n" in inside.path("/etc/resolv.conf").read_text()
-        assert asked
-        asked.clear()
+        assert server.asked
+        server.asked.clear()
         closed = _run(client, "closed", network="closed", **options)
         assert _resolve(closed, "www.example.com") == []
         assert _resolve(closed, "closed") == [closed.ip]
-        assert asked == []
+        assert server.asked == []
 
 
 def test_the_answer_to_a_big_question_comes_by_a_connection(client: Client, world: World) -> None:
     """Cut off, asked again by tcp, and handed on by tcp."""
     client.networks.create("front")
-    with _server(world) as (address, _):
-        inside = _run(client, "inside", network="front", dns=[address])
+    with answering(world.host.address):
+        inside = _run(client, "inside", network="front", dns=[world.host.address])
         assert len(_resolve(inside, "many.example.com")) == 60
 
 
@@ -165,69 +166,3 @@ def test_names_are_of_both_families(client: Client) -> None:
     assert peer.exec(["getent", "hosts", ipv6]).stdout.decode().split() == [ipv6, "web.six"]
     assert _resolve(peer, "old") == [old.ip]
     assert peer.exec(["getent", "ahostsv6", "old"]).stdout.decode().split()[:1] in ([], [f"::ffff:{old.ip}"])
-
-
-class _Answers:
-    """A name server on the host: every name has one address, `many` has sixty."""
-
-    def __init__(self, address: str, asked: list[str]) -> None:
-        import threading
-
-        self._asked = asked
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind((address, 53))
-        self._tcp = socket.create_server((address, 53))
-        self._threads = [threading.Thread(target=one) for one in (self._datagrams, self._streams)]
-        for thread in self._threads:
-            thread.start()
-
-    def _datagrams(self) -> None:
-        while True:
-            message, sender = self._udp.recvfrom(4096)
-            if message == b"end":
-                return
-            self._udp.sendto(self._answer(message, 512), sender)
-
-    def _streams(self) -> None:
-        while True:
-            accepted, _ = self._tcp.accept()
-            with accepted:
-                head = accepted.recv(2)
-                if not head:
-                    return
-                answer = self._answer(accepted.recv(int.from_bytes(head, "big")), 65535)
-                accepted.sendall(len(answer).to_bytes(2, "big") + answer)
-
-    def _answer(self, message: bytes, limit: int) -> bytes:
-        from wherry_shim import dns
-
-        question = dns.parse(message)
-        assert question is not None
-        self._asked.append(question.name)
-        many = [f"203.0.113.{number}" for number in range(1, 61)]
-        return dns.address_answer(message, question, many if question.name[:4] == "many" else ["203.0.113.7"], limit)
-
-    def end(self) -> None:
-        address = self._udp.getsockname()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.sendto(b"end", address)
-        socket.create_connection(address).close()
-        for thread in self._threads:
-            thread.join()
-        self._udp.close()
-        self._tcp.close()
-
-
-class _server:
-    """A context manager: the server's address, and what it was asked."""
-
-    def __init__(self, world: World) -> None:
-        self._address = world.host.address
-        self._asked: list[str] = []
-
-    def __enter__(self) -> tuple[str, list[str]]:
-        self._server = _Answers(self._address, self._asked)
-        return self._address, self._asked
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.end()

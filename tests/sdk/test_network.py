@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from support import host as hosts
 from support.leftovers import settled
-from support.namespace import HOST, cable, inside, new_namespace, output
+from support.namespace import inside, new_namespace, output, own_namespace
 from wherry import network
 from wherry.network import Network
 from wherry.portbinding import parse_ports
@@ -480,10 +481,13 @@ def test_an_overlap_with_a_route_that_came_later_is_an_error_for_new_networks_on
     database: Database, net: Network, tmp_path: Path
 ) -> None:
     """The network that was first goes on working."""
-    with new_namespace() as neighbour, cable(neighbour):
-        network.ensure_bridge(net, tmp_path / "run")
+    network.ensure_bridge(net, tmp_path / "run")
+    own = own_namespace()
+    with new_namespace() as neighbour:
+        hosts.wire(hosts.Network(own), hosts.Network(neighbour))
+        os.close(own)
         with pytest.raises(Conflict, match="overlaps"), database.transaction() as connection:
-            network.create_network(connection, "late", subnet=f"{HOST.rpartition('.')[0]}.0/24")
+            network.create_network(connection, "late", subnet=f"{hosts.ADDRESS.rpartition('.')[0]}.0/24")
 
 
 # Plans

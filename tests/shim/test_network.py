@@ -10,18 +10,10 @@ from typing import Any
 
 import pytest
 
-from support.namespace import (
-    HOST,
-    LOOPBACK,
-    NEIGHBOUR,
-    arrived,
-    ask,
-    cable,
-    inside,
-    listening,
-    new_namespace,
-    udp,
-)
+from support import host as hosts
+from support.host import ADDRESS as HOST
+from support.host import NEIGHBOUR
+from support.namespace import LOOPBACK, arrived, ask, inside, listening, new_namespace, udp
 from wherry import network as networks
 from wherry.portbinding import parse_ports
 from wherry_images.database import Database
@@ -37,7 +29,7 @@ pytestmark = pytest.mark.root
 
 
 class World:
-    """A host (the namespace that the test is in), a neighbour on a cable, and containers."""
+    """A host (the namespace that the test is in), a neighbour whose way out it is, and containers."""
 
     def __init__(self, folder: Path, host: int, neighbour: int, undo: ExitStack) -> None:
         self.host = host
@@ -95,7 +87,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         host = undo.enter_context(new_namespace())
         undo.enter_context(inside(host))
         neighbour = undo.enter_context(new_namespace())
-        undo.enter_context(cable(neighbour))
+        hosts.wire(hosts.Network(host), hosts.Network(neighbour))
+        hosts.Network(neighbour).run(["ip", "route", "add", "default", "via", HOST], check=True)
         yield World(tmp_path, host, neighbour, undo)
 
 
@@ -291,7 +284,7 @@ def test_a_neighbour_cannot_reach_a_port_published_on_loopback(world: World, gua
     the guard chain is before that. Without it the attack succeeds.
     """
     web = world.start("web", {"80/udp": ("127.0.0.1", 8080), "81/udp": 8081})
-    _lead_loopback_out(world.neighbour, "cable", HOST)
+    _lead_loopback_out(world.neighbour, hosts.DEVICE, HOST)
     if not guarded:
         _empty_chain(world, "guard")
     with (

@@ -13,6 +13,8 @@ import threading
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -125,7 +127,7 @@ def enter() -> Host:
     except PermissionError as error:
         raise NoHost("network namespaces need root (CAP_SYS_ADMIN)") from error
     _own_mounts()
-    _wire(network, neighbour)
+    wire(network, neighbour)
     host = Host(network=network, neighbour=neighbour, machine=machine)
     _entered.append(host)
     return host
@@ -172,8 +174,16 @@ def own_mounts_without(path: str) -> None:
     _checked(_libc.umount2(path.encode(), 0), f"umount {path}")
 
 
-def _wire(network: Network, neighbour: Network) -> None:
-    """Loopback up on both, and a wire between them, with addresses from the ranges kept for documentation."""
+def wire(network: Network, neighbour: Network) -> None:
+    """
+    Loopback up on both, and a wire between them, with addresses from the ranges kept for documentation.
+
+    The neighbour is the way to everywhere else, as a machine has one; and it says at once that there is nobody.
+    """
+    settings = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
+    settings |= {"ipv4/icmp_ratelimit": "0", "ipv6/icmp/ratelimit": "0"}
+    for name, value in settings.items():
+        neighbour.call(partial(Path("/proc/sys/net", name).write_text, value))
     lines = {
         network: (
             "link set lo up",
@@ -181,6 +191,8 @@ def _wire(network: Network, neighbour: Network) -> None:
             f"addr add {ADDRESS}/24 dev {DEVICE}",
             f"addr add {ADDRESS_6}/64 dev {DEVICE} nodad",
             f"link set {DEVICE} up",
+            f"route add default via {NEIGHBOUR}",
+            f"route add default via {NEIGHBOUR_6}",
         ),
         neighbour: (
             "link set lo up",

@@ -1,4 +1,4 @@
-"""Network namespaces for tests: to be in a new one, to be in another for a moment, and a neighbour on a cable."""
+"""Network namespaces for tests: to be in a new one, or in another for a moment; `support.host` wires two of them."""
 
 import os
 import select
@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from wherry_oci.linux.namespaces import CLONE_NEWNET, setns, unshare
-from wherry_oci.linux.rtnetlink import RouteSocket, add_address, add_route, delete_link, new_veth, set_link
+from wherry_oci.linux.rtnetlink import RouteSocket, set_link
 
-HOST = "192.0.2.10"
-NEIGHBOUR = "192.0.2.1"
 LOOPBACK = 1
 
 _PATIENCE_S = 10.0
@@ -54,26 +52,6 @@ def new_namespace() -> Iterator[int]:
         yield made
     finally:
         os.close(made)
-
-
-@contextmanager
-def cable(namespace: int, name: str = "cable") -> Iterator[None]:
-    """Join this namespace (HOST) and another (NEIGHBOUR), each with its default route through the other."""
-    with RouteSocket() as here:
-        here.execute([new_veth(name, name, peer_namespace=namespace)])
-        index = here.link(name).index
-        here.execute([add_address(index, f"{HOST}/24")])
-        with inside(namespace):
-            there = RouteSocket()
-        with there:
-            other = there.link(name).index
-            there.execute([set_link(other, up=True), add_address(other, f"{NEIGHBOUR}/24")])
-            there.execute([add_route(other, gateway=HOST)])
-        here.execute([add_route(index, gateway=NEIGHBOUR)])
-        try:
-            yield
-        finally:
-            here.execute([delete_link(name)])
 
 
 def output(*command: str) -> str:

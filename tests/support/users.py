@@ -18,7 +18,7 @@ from pathlib import Path
 import attrs
 
 from support import host as hosts
-from support import leftovers
+from support import images, leftovers
 from wherry_oci.linux.process import set_dumpable
 from wherry_shim import records
 
@@ -79,7 +79,8 @@ def made() -> User:
             os.chown(place, user.uid, user.uid)
         _add_to_tables(user)
         _open_tunnels(user)
-        for way in {sys.base_prefix, sys.prefix, str(Path(__file__).parents[2])}:
+        images.cache().mkdir(parents=True, exist_ok=True)
+        for way in {sys.base_prefix, sys.prefix, str(Path(__file__).parents[2]), str(images.cache())}:
             _open_way(way)
         _made.append(user)
     return _made[0]

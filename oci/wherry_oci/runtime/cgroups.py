@@ -67,7 +67,8 @@ class Hierarchies:
         """
         Below the topmost of this process's own groups that it may write to, of v2 alone.
 
-        v1 is not for users (the kernel's cgroup-v1 has no safe delegation).
+        v1 is not for users (the kernel's cgroup-v1 has no safe delegation). A group with processes in it hands no
+        limits down (cgroup-v2, "No Internal Process Constraint"), and whoever put them there is not moved.
         """
         if self.unified is None or self.has_v1_controllers:
             return Hierarchies({}, None)
@@ -76,6 +77,8 @@ class Hierarchies:
         found = None
         while place.startswith(self.unified) and os.access(f"{place}/{_PIDS_OF_A_GROUP}", os.W_OK):
             found, place = place, os.path.dirname(place)
+        if found is not None and found != self.unified and _read(f"{found}/{_PIDS_OF_A_GROUP}"):
+            return Hierarchies({}, None)
         return Hierarchies({}, found)
 
     def directories(self) -> list[str]:

@@ -48,8 +48,9 @@ def warn_of_limits(options: "Options", stacklevel: int) -> None:
     named = sorted(name for name, value in asked.items() if value)
     if named and not Hierarchies.own().directories():
         warnings.warn(
-            f"limits of {', '.join(named)} are not set: this user has no control group of its own; have one delegated "
-            "(cgroup v2: systemd-run --user --scope -p Delegate=yes …), or leave the limits away",
+            f"limits of {', '.join(named)} are not set: this user has no control group of its own, or one with other "
+            "processes in it; have one delegated (cgroup v2: systemd-run --user --scope -p Delegate=yes …), or leave "
+            "the limits away",
             LimitWarning,
             stacklevel=stacklevel,
         )

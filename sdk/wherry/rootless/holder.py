@@ -9,7 +9,7 @@ next one is made in what they are in, so that bridges and containers' networks s
 
 import os
 from fcntl import LOCK_EX, flock
-from signal import SIGKILL, pause
+from signal import SIG_DFL, SIGKILL, SIGPIPE, pause, signal
 
 from wherry_oci.errors import PermissionDenied, Unavailable, Unsupported
 from wherry_oci.linux import mount as m
@@ -66,33 +66,37 @@ def _namespaces(directory: str) -> tuple[int, int, int]:
     try:
         flock(lock, LOCK_EX)
         record = records.read(directory, RECORD)
-        if record is None or records.start_time(record["pid"]) != record["start"]:
+        if record is None or not _lives(record):
             record = _made(directory, record)
+        elif record.get("way_out") and not _lives(record.get("keeper") or {}):
+            record |= _connected(record["pid"], f"{directory}/{LOG}")
+            records.write(directory, RECORD, record)
         user, mounts, network = (ns.open_namespace(record["pid"], kind) for kind in _KINDS)
         return user, mounts, network
     finally:
         os.close(lock)
 
 
+def _lives(process: "dict[str, Any]") -> bool:
+    """Whether the process of that `pid` and `start` is there."""
+    return "pid" in process and records.start_time(process["pid"]) == process["start"]
+
+
 def _made(directory: str, former: "dict[str, Any] | None") -> "dict[str, Any]":
     """A new holder, recorded; in the namespaces of the *former* one as far as somebody is in them."""
-    left = _left_by(former) if former is not None else {}
-    uids, gids = mappings()
-    ends, kept = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid = _started(left, uids, gids, kept)
-        os.close(kept)
-        kept = -1
-        record = {
-            "pid": pid,
-            "start": records.start_time(pid),
-            "namespaces": {kind: _number(pid, kind) for kind in _KINDS},
-            "way_out": _way_out(pid, f"{directory}/{LOG}", ends),
-        }
-    finally:
-        os.close(ends)
-        if kept >= 0:
-            os.close(kept)
+    former = former or {}
+    left = _left_by(former)
+    pid = _started(left, *mappings())
+    record = {
+        "pid": pid,
+        "start": records.start_time(pid),
+        "namespaces": {kind: _number(pid, kind) for kind in _KINDS},
+    }
+    keeps = record["namespaces"] == former.get("namespaces") and _lives(former.get("keeper") or {})
+    if keeps:  # who connects the network goes on as long as somebody is in it
+        record |= {"way_out": former["way_out"], "keeper": former["keeper"]}
+    else:
+        record |= _connected(pid, f"{directory}/{LOG}")
     records.write(directory, RECORD, record)
     return record
 
@@ -101,9 +105,7 @@ def _left_by(former: "dict[str, Any]") -> "dict[str, int]":
     """Descriptors of those of its namespaces in which somebody is, by kind: shims, for one."""
     wanted = former.get("namespaces") or {}
     found: dict[str, int] = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        if _number(pid, "user") != wanted.get("user"):
-            continue
+    for pid in _those_in(wanted.get("user", 0)):
         for kind in _KINDS:
             if kind not in found and _number(pid, kind) == wanted.get(kind):
                 try:
@@ -111,6 +113,11 @@ def _left_by(former: "dict[str, Any]") -> "dict[str, int]":
                 except OSError:  # it has ended just now
                     continue
     return found
+
+
+def _those_in(user: int) -> "list[str]":
+    """The pids of all processes in that user namespace."""
+    return [pid for pid in os.listdir("/proc") if pid.isdigit() and user and _number(pid, "user") == user]
 
 
 def _number(pid: "int | str", kind: str) -> int:
@@ -121,13 +128,13 @@ def _number(pid: "int | str", kind: str) -> int:
         return 0
 
 
-def _started(left: "dict[str, int]", uids: "list[dict[str, Any]]", gids: "list[dict[str, Any]]", kept: int) -> int:
-    """The pid of a new holder, which has entered what is *left*, made the rest, and keeps the descriptor *kept*."""
+def _started(left: "dict[str, int]", uids: "list[dict[str, Any]]", gids: "list[dict[str, Any]]") -> int:
+    """The pid of a new holder, which has entered what is *left* and made the rest."""
     said, says = os.pipe2(os.O_CLOEXEC)
     hears, heard = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _guarded(says, lambda: _hold(left, says, hears, kept))
+        _guarded(says, lambda: _hold(left, says, hears))
     os.close(says)
     os.close(hears)
     try:
@@ -165,7 +172,7 @@ def _guarded(says: int, work: "Callable[[], None]") -> None:
         os._exit(1)
 
 
-def _hold(left: "dict[str, int]", says: int, hears: int, kept: int) -> None:
+def _hold(left: "dict[str, int]", says: int, hears: int) -> None:
     """The holder's whole life."""
     os.setsid()
     os.chdir("/")
@@ -190,8 +197,7 @@ def _hold(left: "dict[str, int]", says: int, hears: int, kept: int) -> None:
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.write(says, b"ready")
-    os.closerange(3, kept)
-    os.closerange(kept + 1, _LARGEST_DESCRIPTOR)
+    os.closerange(3, _LARGEST_DESCRIPTOR)
     while True:
         pause()
 
@@ -268,97 +274,189 @@ def program(name: str) -> "str | None":
 PASTA_DNS, SLIRP_DNS = "169.254.1.1", "10.0.2.3"
 
 
+_PASTA_NETWORKS = (("10.0.2.100", "10.0.2.2"), ("fd00:0:0:2::100", "fd00:0:0:2::2"))
+_PASTA_NETMASK = "255.255.255.0"
+
 CONNECTORS = ("pasta", "slirp4netns")
+_CONNECTS_WITHIN_S = 5.0
+_LOOK_S = 0.005  # whether it has connected
+_NEXT_S = 0.2  # from its end to the next one; doubled each time that none connects, up to
+_LATEST_S = 10.0
+_LOOK_AROUND_S = 2.0  # whether anybody is left
 
 
-def _way_out(pid: int, log: str, ends: int) -> str:
+def _connected(pid: int, log: str) -> "dict[str, Any]":
     """
-    Connect the holder's network with the world, by pasta or slirp4netns: which, or "" when neither can.
-
-    It ends when the holder does, whose end of a pipe *ends* is the other one of.
+    Connect the network of the holder *pid* with the world, by pasta or slirp4netns: `way_out` says which, "" that
+    neither can; `keeper` is the process that sees to it.
     """
     for name in CONNECTORS:
         where = program(name)
-        if where is not None and _connected([where, *_arguments(name, pid)], pid, log, ends):
-            return name
-    return ""
+        if where is not None and (keeper := _kept(name, where, pid, log)):
+            return {"way_out": name, "keeper": {"pid": keeper, "start": records.start_time(keeper)}}
+    return {"way_out": "", "keeper": {}}
 
 
-def _arguments(name: str, pid: int) -> "list[str]":
+def _arguments(name: str, pid: "int | str") -> "list[str]":
+    """How the program *name* connects the network that process *pid* is in."""
     user, network = f"/proc/{pid}/ns/user", f"/proc/{pid}/ns/net"
     if name == "slirp4netns":
         options = ["--configure", "--mtu=65520", "--disable-host-loopback", "--userns-path", user]
         return [*options, "--netns-type=path", network, "tap0"]
     options = ["--config-net", "--quiet", "--foreground", "--no-map-gw", "--dns-forward", PASTA_DNS]
+    # Addresses of its own, not copies of the host's, which could not be reached from the containers then.
+    for address, gateway in _PASTA_NETWORKS:
+        options += ["--address", address, "--gateway", gateway]
+    options += ["--netmask", _PASTA_NETMASK]
     for way in ("-t", "-u", "-T", "-U"):  # it publishes nothing: the shims do
         options += [way, "none"]
     return [*options, "--userns", user, "--netns", network]
 
 
-def _connected(command: "list[str]", pid: int, log: str, ends: int) -> bool:
-    """Have a keeper run *command*, and wait until the network has a default route; whether it got one."""
-    from time import monotonic, sleep
-
+def _kept(name: str, where: str, pid: int, log: str) -> int:
+    """The pid of a keeper that has the program *where* connect; 0 when it does not."""
+    said, says = os.pipe2(os.O_CLOEXEC)
     keeper = os.fork()
     if keeper == 0:
         try:
-            _keep(command, log, ends)
+            _Keeper(name, where, pid, log, says).keep()
         finally:
             os._exit(1)
-    until = monotonic() + _CONNECTS_WITHIN_S
-    while not _has_way(pid):
-        ended, _ = os.waitpid(keeper, os.WNOHANG)
-        if ended:
-            return False
-        if monotonic() > until:
-            os.kill(keeper, SIGKILL)
-            os.waitpid(keeper, 0)
-            return False
-        sleep(0.005)
-    return True
+    os.close(says)
+    try:
+        if os.read(said, 10):
+            return keeper
+        os.waitpid(keeper, 0)
+        return 0
+    finally:
+        os.close(said)
 
 
-def _keep(command: "list[str]", log: str, ends: int) -> None:
+class _Keeper:
     """
-    The life of the process that sees to it that nobody connects a network that nobody holds any more.
+    The process that has a program connect the network, for as long as the holder, or anybody else, is in there.
 
-    Neither program ends by itself with the namespace whose path it was given.
+    Neither program ends by itself with the namespace whose path it was given; and one that ends before is replaced.
     """
+
+    def __init__(self, name: str, where: str, pid: int, log: str, says: int) -> None:
+        os.setsid()
+        os.chdir("/")
+        p.set_name(b"wherry-way-out")
+        self._says = says
+        self._pid, self._holder = pid, os.pidfd_open(pid)
+        self._numbers = {kind: _number(pid, kind) for kind in ("user", "network")}
+        self._namespaces = [ns.open_namespace(pid, kind) for kind in ("user", "network")]
+        _close_all_but(says, self._holder, *self._namespaces)
+        self._name, self._program = name, where
+        self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._child = 0
+
+    def keep(self) -> None:
+        """Its whole life."""
+        pause = _NEXT_S
+        while self._wanted():
+            process = self._start()
+            if self._connects(process):
+                pause = _NEXT_S
+                if self._says >= 0:
+                    os.write(self._says, b"connected")
+                    os.close(self._says)
+                    self._says = -1
+                self._wait(process)
+            self._stop(process)
+            if self._says >= 0:
+                return  # another program may be able to
+            _first_of([], pause)
+            pause = min(2 * pause, _LATEST_S)
+
+    def _inhabitant(self) -> "int | str":
+        """Somebody who is in both namespaces: pasta opens the second one when it is in the first, where we are not."""
+        if not _first_of([self._holder], 0):
+            return self._pid
+        others = _those_in(self._numbers["user"])
+        return next((pid for pid in others if _number(pid, "network") == self._numbers["network"]), self._pid)
+
+    def _start(self) -> int:
+        """Start the program; a descriptor of its process."""
+        self._child = os.fork()
+        if self._child == 0:
+            p.set_parent_death_signal(SIGKILL)
+            signal(SIGPIPE, SIG_DFL)  # Python ignores it, and pasta gives up (2023) when it finds that it is ignored
+            for stream in (1, 2):
+                os.dup2(self._log, stream)
+            command = [self._program, *_arguments(self._name, self._inhabitant())]
+            os.execve(command[0], command, {"PATH": _PATH})
+        return os.pidfd_open(self._child)
+
+    def _connects(self, process: int) -> bool:
+        """Whether it gives the network a default route in time; a child looks: who enters does not come back."""
+        looker = os.fork()
+        if looker == 0:
+            try:
+                for fd, kind in zip(self._namespaces, (ns.CLONE_NEWUSER, ns.CLONE_NEWNET), strict=True):
+                    ns.setns(fd, kind)
+                _wait_for_way()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        looking = os.pidfd_open(looker)
+        _first_of([looking, process], _CONNECTS_WITHIN_S)
+        os.close(looking)
+        os.kill(looker, SIGKILL)
+        return os.waitpid(looker, 0)[1] == 0
+
+    def _wait(self, process: int) -> None:
+        """Until it ends, or nobody wants it any more."""
+        if process not in _first_of([process, self._holder]):
+            while not _first_of([process], _LOOK_AROUND_S) and self._wanted():
+                continue
+
+    def _wanted(self) -> bool:
+        """Whether the holder lives, or somebody else is in its user namespace: shims, for one."""
+        if not _first_of([self._holder], 0):
+            return True
+        ours = {str(os.getpid()), str(self._child)}
+        return bool(set(_those_in(self._numbers["user"])) - ours)
+
+    def _stop(self, process: int) -> None:
+        os.close(process)
+        os.kill(self._child, SIGKILL)
+        os.waitpid(self._child, 0)
+        self._child = 0
+
+
+def _close_all_but(*kept: int) -> None:
+    """Descriptors of whoever this was forked from; the standard streams are nobody's afterwards."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, _LARGEST_DESCRIPTOR)
+
+
+def _first_of(descriptors: "list[int]", timeout_s: "float | None" = None) -> "list[int]":
+    """Those of *descriptors* that can be read first (a process' is its end); none when the time is up."""
     from select import POLLIN, poll
 
-    os.setsid()
-    os.chdir("/")
-    p.set_name(b"wherry-way-out")
-    child = os.fork()
-    if child == 0:
-        p.set_parent_death_signal(SIGKILL)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        for fd, stream in ((null, 0), (output, 1), (output, 2)):
-            os.dup2(fd, stream)
-        os.execve(command[0], command, {"PATH": _PATH})
-    process = os.pidfd_open(child)
-    os.closerange(3, min(ends, process))
-    os.closerange(min(ends, process) + 1, max(ends, process))
-    os.closerange(max(ends, process) + 1, _LARGEST_DESCRIPTOR)
     waiting = poll()
-    waiting.register(ends, POLLIN)  # its other end is closed
-    waiting.register(process, POLLIN)  # it has ended
-    waiting.poll()
-    os.kill(child, SIGKILL)
-    os.waitpid(child, 0)
+    for fd in descriptors:
+        waiting.register(fd, POLLIN)
+    return [fd for fd, _ in waiting.poll(None if timeout_s is None else timeout_s * 1000)]
 
 
-_CONNECTS_WITHIN_S = 5.0
+def _wait_for_way() -> None:
+    """Until this process's network has a default route (proc_net_route)."""
+    from time import sleep
 
-
-def _has_way(pid: int) -> bool:
-    """Whether the network of process *pid* has a default route (proc_net_route)."""
-    try:
-        with open(f"/proc/{pid}/net/route", encoding="ascii") as lines:
-            return any(line.split()[1:2] == ["00000000"] for line in lines)
-    except OSError:
-        return False
+    while True:
+        with open("/proc/self/net/route", encoding="ascii") as lines:
+            if any(line.split()[1:2] == ["00000000"] for line in lines):
+                return
+        sleep(_LOOK_S)
 
 
 def way_out(directory: str) -> str:
