@@ -21,7 +21,7 @@ from wherry_images.errors import InvalidLayer, LimitExceeded, NoSpace
 from wherry_images.lower import Found, Lower
 from wherry_images.tar_reader import Entry, TarReader
 from wherry_images.whiteout import AUFS, OPAQUE, PREFIX, RESERVED_XATTRS, hidden_name, is_whiteout, opaque_xattr
-from wherry_oci.errors import PermissionDenied, Unavailable
+from wherry_oci.errors import PermissionDenied, Unavailable, Unsupported
 from wherry_oci.linux.ids import is_host_root, may_chown
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -98,6 +98,11 @@ def _meaning(error: OSError, entry: str, target: int) -> Exception:
     if error.errno in _LAYERS_FAULT:
         return InvalidLayer(os.strerror(error.errno or 0).lower(), entry=entry)
     if error.errno in (errno.EPERM, errno.EACCES):
+        if os.path.basename(entry).startswith(os.fsdecode(PREFIX)) and os.geteuid() == 0:
+            return Unsupported(
+                f"entry {entry!r}: the file system of {os.readlink(f'/proc/self/fd/{target}')} keeps no whiteouts, as "
+                "another overlay; put the images on a disk or a tmpfs (WHERRY_ROOT)"
+            )
         return PermissionDenied(f"entry {entry!r}: {error.strerror}; unpacking layers takes root")
     return Unavailable(f"entry {entry!r} cannot be unpacked: {error}")
 

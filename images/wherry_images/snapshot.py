@@ -55,6 +55,17 @@ def snapshotter(name: str) -> Snapshotter:
     raise InvalidArgument(f"there is no snapshotter {name!r}: it is overlay or native")
 
 
+def made_by(directory: str) -> str | None:
+    """The name of the snapshotter that has made something below *directory* already; None when none has."""
+    for name, sign in (("native", _TREE), ("overlay", "upper")):
+        if os.path.isdir(f"{directory}/{sign}"):
+            return name
+    return None
+
+
+_TREE = "tree"  # what native makes
+
+
 class Overlay:
     """Layers stacked by overlayfs; nothing is copied."""
 
@@ -92,11 +103,11 @@ class Native:
     name = "native"
 
     def prepare(self, layers: Sequence[LayerPath], directory: str, *, read_only: bool = False) -> list[Mount]:
-        root, new = f"{directory}/rootfs", f"{directory}/rootfs.new"
+        root, new = f"{directory}/{_TREE}", f"{directory}/{_TREE}.new"
         if not os.path.isdir(root):
             parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                tree.remove(parent, "rootfs.new")  # of somebody who was killed here
+                tree.remove(parent, f"{_TREE}.new")  # of somebody who was killed here
                 make_root(new, layers)
                 with no_space(directory, "a copy of the image"):
                     for layer in visible_layers(layers):
@@ -108,7 +119,7 @@ class Native:
         return [Mount(type="bind", source=root, options=("bind", "ro" if read_only else "rw"))]
 
     def changes(self, layers: Sequence[LayerPath], directory: str) -> tuple[str, list[LayerPath]]:
-        return f"{directory}/rootfs", visible_layers(layers)
+        return f"{directory}/{_TREE}", visible_layers(layers)
 
 
 def visible_layers(layers: Sequence[LayerPath]) -> list[LayerPath]:

@@ -19,7 +19,7 @@ from wherry_images.image import Image
 from wherry_images.layout import Layout, make_directory
 from wherry_images.progress import drive
 from wherry_images.reference import Reference, parse_reference
-from wherry_images.snapshot import LayerPath, Snapshotter, snapshotter
+from wherry_images.snapshot import LayerPath, Snapshotter, made_by, snapshotter
 from wherry_oci.errors import InvalidArgument
 from wherry_oci.spec.mount import Mount
 
@@ -64,14 +64,15 @@ class ImageStore:
         mirrors: Mapping[str, Sequence[str]] | None = None,
         insecure: Sequence[str] = (),
         limits: "Limits | None" = None,
-        snapshotter: Literal["overlay", "native"] = "overlay",
+        snapshotter: Literal["overlay", "native"] | Callable[[], str] = "overlay",
         offline: bool = False,
     ) -> None:
         """
         Remember where and how; no input or output.
 
         *registries* says how registries are reached, by default as the environment says; *mirrors* and *insecure* are
-        added to that. *limits* are for every layer that is unpacked. *offline*: no network, whatever is asked for.
+        added to that. *limits* are for every layer that is unpacked. *snapshotter*, or the one that it names, makes new
+        rootfs; those that are there stay as they were made. *offline*: no network, whatever is asked for.
         """
         self._layout = Layout(os.path.abspath(os.fspath(root)))
         self._content = Content(self._layout)
@@ -235,10 +236,14 @@ class ImageStore:
         """
         directory = os.path.abspath(os.fspath(directory))
         make_directory(directory)
-        return self._rootfs().prepare(self._layers(image), directory, read_only=read_only)
+        return self._rootfs(directory).prepare(self._layers(image), directory, read_only=read_only)
 
-    def _rootfs(self) -> Snapshotter:
-        return snapshotter(self._snapshotter)
+    def _rootfs(self, directory: str) -> Snapshotter:
+        """What has made, or is to make, the rootfs below *directory*."""
+        name = made_by(directory)
+        if name is None:
+            name = self._snapshotter() if callable(self._snapshotter) else self._snapshotter
+        return snapshotter(name)
 
     def _layers(self, image: Image) -> _Layers:
         self._migrate()
@@ -574,15 +579,15 @@ class ImageStore:
         """The layer, as an uncompressed tar, of what a container of *image* wrote below *directory*."""
         from wherry_images.diff import native_diff, overlay_diff
 
-        upper, lower = self._written(image, directory)
-        return native_diff(upper, lower) if self._snapshotter == "native" else overlay_diff(upper, lower)
+        upper, lower, whole = self._written(image, directory)
+        return native_diff(upper, lower) if whole else overlay_diff(upper, lower)
 
     def changes(self, image: Image | None, directory: StrPath) -> "Changes":
         """The files that a container of *image* added, modified and deleted (docker diff)."""
         from wherry_images.diff import native_changes, overlay_changes
 
-        upper, lower = self._written(image, directory)
-        return native_changes(upper, lower) if self._snapshotter == "native" else overlay_changes(upper, lower)
+        upper, lower, whole = self._written(image, directory)
+        return native_changes(upper, lower) if whole else overlay_changes(upper, lower)
 
     def export(self, image: Image | None, directory: StrPath | None = None) -> Iterator[bytes]:
         """
@@ -594,13 +599,16 @@ class ImageStore:
         if directory is None:
             layers = [] if image is None else self._lower(image)
             return export(layers)
-        upper, lower = self._written(image, directory)
-        return export([LowerLayer(upper)] if self._snapshotter == "native" else [LowerLayer(upper), *lower])
+        upper, lower, whole = self._written(image, directory)
+        return export([LowerLayer(upper)] if whole else [LowerLayer(upper), *lower])
 
-    def _written(self, image: Image | None, directory: StrPath) -> "tuple[str, _Lower]":
+    def _written(self, image: Image | None, directory: StrPath) -> "tuple[str, _Lower, bool]":
+        """Where what was written is, the layers below it, and whether it is the whole tree."""
         paths = [] if image is None else self._layers(image)
-        upper, _ = self._rootfs().changes(paths, os.path.abspath(os.fspath(directory)))
-        return upper, [] if image is None else self._lower(image)
+        place = os.path.abspath(os.fspath(directory))
+        maker = self._rootfs(place)
+        upper, _ = maker.changes(paths, place)
+        return upper, [] if image is None else self._lower(image), maker.name == "native"
 
     def _lower(self, image: Image) -> "_Lower":
         self._migrate()

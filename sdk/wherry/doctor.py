@@ -262,7 +262,7 @@ def _root(root: str) -> Iterator[Check]:
         yield Check(
             name="root",
             status=WARNING,
-            found=f"{root} lies on an overlay, on which no other can be put",
+            found=f"{root} lies on an overlay, on which no other can be put: each container gets a copy of its image",
             remedy="put it on a disk or a tmpfs (WHERRY_ROOT)",
         )
     else:

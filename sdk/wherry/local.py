@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -363,7 +364,8 @@ class LocalEngine(Storage):
                 declared=image.config.volumes or (),
                 inherited=inherited,
                 images={
-                    target: self.images.mounts(found, directory, read_only=True) for target, found in mounted.items()
+                    target: self.images.mounts(found, directory / f"image-{found.id[-12:]}", read_only=True)
+                    for target, found in mounted.items()
                 },
             )
             if options.user_ids:
@@ -699,13 +701,20 @@ class LocalEngine(Storage):
 
     def size(self, name: str) -> int:
         """Bytes of the files that a container wrote; what vanishes meanwhile does not count."""
+        record, image = self.written(name)
+        directory = self.store.directory(record.id)
+        if (upper := directory / "upper").is_dir():
+            files = (os.path.join(parent, file) for parent, _, names in os.walk(upper) for file in names)
+        else:  # the image was copied, and what was written is told by comparing
+            changed = self.images.changes(image, directory)
+            files = (f"{directory}/tree{change.path}" for change in changed if change.kind != "deleted")
         total = 0
-        for parent, _, names in os.walk(self.store.directory(self.record(name).id) / "upper"):
-            for file in names:
-                try:
-                    total += os.lstat(os.path.join(parent, file)).st_blocks * 512
-                except FileNotFoundError:
-                    continue
+        for file in files:
+            try:
+                status = os.lstat(file)
+            except FileNotFoundError:
+                continue
+            total += 0 if stat.S_ISDIR(status.st_mode) else status.st_blocks * 512
         return total
 
     def export(self, name: str) -> Iterator[bytes]:

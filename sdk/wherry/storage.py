@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from wherry.errors import PermissionDenied, Unavailable
@@ -21,7 +22,7 @@ class Storage:
 
     def __init__(self, root: Path, run: Path, mirrors: Mapping[str, Sequence[str]] | None = None) -> None:
         self.root, self.run_directory = root, run
-        self.images = ImageStore(root, mirrors=mirrors)
+        self.images = ImageStore(root, mirrors=mirrors, snapshotter=partial(_snapshotter, root, run))
         self.database = self.images.database
         self.events = EventLog(str(root / EVENTS))
 
@@ -47,3 +48,9 @@ class Storage:
     def close(self) -> None:
         """Let idle connections to the root's database go; it stays usable."""
         self.database.close()
+
+
+def _snapshotter(root: Path, run: Path) -> str:
+    from wherry import snapshotters  # not for who has no new container
+
+    return snapshotters.choose(root, run)

@@ -135,7 +135,7 @@ class TestNative(SnapshotterContract):
     def test_a_copy_that_was_broken_off_is_made_anew(self, made: tuple[ImageStore, Image], tmp_path: Path) -> None:
         """Whoever was killed while it copied left a directory that is not taken for the rootfs."""
         store, pulled = made
-        (tmp_path / "c/rootfs.new/half").mkdir(parents=True)
+        (tmp_path / "c/tree.new/half").mkdir(parents=True)
         with mounted(store.mounts(pulled, tmp_path / "c"), tmp_path / "m") as root:
             assert not (root / "half").exists()
 

@@ -187,10 +187,14 @@ def folders(prefix: str) -> list[str]:
 
 
 def containers(run: Path) -> list[str]:
-    """What containers left in the run directory *run*: all but lock files and exit records that are kept."""
+    """What containers left in the run directory *run*: all but lock files, exit records, and how rootfs are made."""
     if not run.is_dir():
         return []
-    return [f"file {path}" for path in sorted(run.iterdir()) if not _lock(path) and path.name != "ended"]
+    return [
+        f"file {path}"
+        for path in sorted(run.iterdir())
+        if not _lock(path) and path.name not in ("ended", "snapshotter")
+    ]
 
 
 def _lock(path: Path) -> bool:
