@@ -99,14 +99,6 @@ class ForeignSupervisor(Supervisor):
 
     # what the runtime does
 
-    def _join_cgroup(self) -> None:
-        """The group is the runtime's to make: this process, which has waited in it, leaves."""
-        try:
-            self._leave_cgroup()
-            self.cgroup.remove()
-        except OSError as error:
-            raise RuntimeFailure.from_os_error("leave cgroup", error) from None
-
     def _make_first(self, *, told_later: bool) -> CommandProcess:
         assert not told_later, "a runtime's command takes the program at creation"
         root = fs.open_root(self._rootfs)

@@ -8,6 +8,7 @@ from wherry_oci.linux import mount as m
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_oci.runtime.channel import Channel
 from wherry_shim.main import LINE
+from wherry_shim.shimgroup import move_ahead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,17 +60,12 @@ class Shim:
 
     def move(self) -> None:
         """
-        Begin to move it into the cgroup while its interpreter still starts.
+        Begin to move it into the shims' cgroup while its interpreter still starts.
 
         The kernel's first such move waits for an RCU grace period, here and not in the shim's own way. The shim moves
         itself as well: whatever fails here is its to report.
         """
-        try:
-            group = Cgroup(self._cgroup, Hierarchies.own())
-            group.create()
-            group.add(self._pid)
-        except OSError:
-            return
+        move_ahead(self._pid)
 
     def order(self, run_directory: str, lock: int, network: "int | None" = None) -> None:
         """

@@ -17,6 +17,7 @@ from _socket import socket
 
 from wherry_oci.linux import process as p
 from wherry_oci.runtime.channel import Channel
+from wherry_shim.maker import Maker
 
 LINE = 3
 _FIRST_UNNEEDED = 4
@@ -50,52 +51,56 @@ def _detach() -> None:
 
 def _serve(line: Channel, directory: str, cgroup: str, modules: str) -> int:
     try:
-        from wherry_shim.supervisor import Supervisor, enter_cgroup, leave_cgroup, stay_ready
+        maker = Maker(cgroup)  # first: it has as much to import as this process, and does so beside it
+        from wherry_shim.supervisor import Supervisor
     except BaseException as error:
         line.receive()
         text = f"{type(error).__name__}: {error}"
         _report(line, {"ok": False, "kind": "system", "message": text, "text": text})
         raise
-    enter_cgroup(cgroup)
     if not line.has_message():
         for name in filter(None, modules.split(",")):  # it will need them, and there is time now
             __import__(name)
-    stay_ready(cgroup, line)
     order = line.receive()
     if order is None:
-        leave_cgroup(cgroup)
+        from wherry_shim import shimgroup
+
+        maker.close(wait=True)
+        shimgroup.remove(cgroup)
         return 0
     bridges = order[1][1] if len(order[1]) > 1 else None
-    return _supervise(line, Supervisor, directory, order[0], bridges)
+    return _supervise(line, lambda orders: _supervisor(Supervisor, orders, bridges, maker), directory, order[0])
+
+
+def _supervisor(usual: "type[Supervisor]", orders: "dict[str, Any]", bridges: int | None, maker: Maker) -> "Supervisor":
+    if not orders.get("runtime"):
+        return usual(orders, bridges, maker)
+    from wherry_shim import shimgroup
+    from wherry_shim.foreign import ForeignSupervisor
+
+    maker.close(wait=True)  # the other runtime makes the process, and its cgroup, too
+    shimgroup.remove(orders["cgroup"])
+    return ForeignSupervisor(orders, bridges)
 
 
 def _supervise(
-    line: Channel,
-    make: "type[Supervisor]",
-    directory: str,
-    order: "dict[str, Any]",
-    network: "int | None",
+    line: Channel, make: "Callable[[dict[str, Any]], Supervisor]", directory: str, order: "dict[str, Any]"
 ) -> int:
     run_directory: str = order["run"]
     from wherry_oci.runtime import quickjson
 
     try:
         with open(f"{directory}/shim.json", "rb") as file:
-            orders = quickjson.loads(file.read())
-        if orders.get("runtime"):
-            from wherry_shim.foreign import ForeignSupervisor
-
-            make = ForeignSupervisor
-        supervisor = make(orders, network)
+            supervisor = make(quickjson.loads(file.read()))
         if not order.get("hold"):
             supervisor.start()
         elif not _hold(line, supervisor):
             return 0
     except BaseException as error:
-        from wherry_shim.supervisor import report_of
+        from wherry_shim import faults
 
-        _report(line, {"ok": False, **report_of(error)})
-        _note(run_directory, error)
+        _report(line, {"ok": False, **faults.report_of(error)})
+        faults.note(run_directory, error)
         return _FAILED
     _report(line, {"ok": True})
     line.close()
@@ -104,7 +109,9 @@ def _supervise(
     try:
         supervisor.run()
     except BaseException as error:
-        _note(run_directory, error)
+        from wherry_shim import faults
+
+        faults.note(run_directory, error)
         return _FAILED
     return 0
 
@@ -128,23 +135,9 @@ def _report(line: Channel, message: "dict[str, object]") -> None:
         pass
 
 
-def _note(run_directory: str, error: BaseException) -> None:
-    """Keep a fault's traceback for whoever looks; a failure that was foreseen has been reported."""
-    from wherry_oci.errors import Error
-
-    if isinstance(error, Error):
-        return
-    import traceback
-
-    try:
-        with open(f"{run_directory}/shim.log", "a", encoding="utf-8") as file:
-            traceback.print_exception(error, file=file)
-    except OSError:
-        pass
-
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from wherry_shim.supervisor import Supervisor

@@ -11,20 +11,18 @@ from _socket import SOCK_CLOEXEC, socket
 from time import monotonic, time_ns
 
 from wherry_oci.linux import namespaces as ns
-from wherry_oci.linux.process import SECCOMP_FILTER_FLAG_SPEC_ALLOW
-from wherry_oci.runtime import container, quickjson
+from wherry_oci.runtime import quickjson
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_oci.runtime.channel import Channel
 from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
-from wherry_oci.runtime.init import Entry
-from wherry_oci.runtime.usernamespace import setgroups_denied
-from wherry_shim import records
+from wherry_shim import records, shimgroup
 from wherry_shim.connection import STDERR, Connection
 from wherry_shim.eventlog import EventLog
 from wherry_shim.exectable import ExecTable
 from wherry_shim.execution import Execution
 from wherry_shim.logs import LogWriter, NoLog, keep_tail
 from wherry_shim.loop import READABLE, Loop
+from wherry_shim.maker import Maker
 from wherry_shim.restart import RestartPolicy
 from wherry_shim.service import Service
 from wherry_shim.streams import Streams
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from wherry_shim.naming import Naming
     from wherry_shim.proxy import Proxy
 
-_SHIMS_GROUP = "/wherry/shims"
 _SIGKILL = 9
 _READY_ROUNDS, _READY_PAUSE_MS = 100, 3
 _KEPT_LOG = 1 << 16  # bytes of what an auto-removed container wrote last
@@ -58,9 +55,13 @@ class Supervisor:
     or null, `owner` (`pid`, `start`) or null, `events` (the log's `directory`, and the container's `attributes` in it).
     """
 
-    def __init__(self, order: "dict[str, Any]", network: "int | None" = None) -> None:
-        """*network* is the namespace of the bridges, when it is not this process's: an ordinary user's."""
+    def __init__(self, order: "dict[str, Any]", network: "int | None" = None, maker: Maker | None = None) -> None:
+        """
+        *network* is the namespace of the bridges, when it is not this process's: an ordinary user's. *maker* waits for
+        the first run; each further one has one of its own.
+        """
         self._order = order
+        self._maker = maker
         self._network = network
         self._user_namespace: int | None = None  # the container's own, held open
         self._directory: str = order["directory"]
@@ -183,7 +184,10 @@ class Supervisor:
         self._go(self._prepare_run())
 
     def _prepare_run(self, *, told_later: bool = False) -> "Prepared":
-        self._join_cgroup()
+        try:
+            shimgroup.leave(self.cgroup.hierarchies)
+        except OSError as error:
+            raise RuntimeFailure.from_os_error("leave cgroup", error) from None
         self._log.begin_run()
         return self._create(told_later=told_later)
 
@@ -217,30 +221,31 @@ class Supervisor:
 
     def _make_first(self, *, told_later: bool) -> "Prepared":
         """The container's first process, with its streams' ends. Raises RuntimeFailure."""
-        entry = Entry(
-            self._config["process"],
-            user=self._order.get("user"),
-            added_groups=self._order.get("groups") or [],
-            seccomp=self._seccomp,
-            seccomp_flags=SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-            stdio=self.streams.child_ends,
-            reap=bool(self._order.get("init")),
-            setgroups_denied=setgroups_denied(),
-            told_later=told_later,
-        )
-        return container.create(
-            self._config,
-            entry,
-            rootfs_path=f"{self._directory}/rootfs",
-            rootfs_mounts=self._order["rootfs"],
-            rootfs_tree=self._mapped_root(),
-            cgroup=self.cgroup,
-            born_in_cgroup=True,
-            on_born=self._confine,
-        )
+        maker, self._maker = self._maker or Maker(self._order["cgroup"]), None
+        job = {
+            "config": self._config,
+            "entry": {
+                "user": self._order.get("user"),
+                "added_groups": self._order.get("groups") or [],
+                "reap": bool(self._order.get("init")),
+                "told_later": told_later,
+            },
+            "seccomp": self._order.get("seccomp"),
+            "rootfs": {"path": f"{self._directory}/rootfs", "mounts": self._order["rootfs"]},
+            "run": self._run,
+        }
+        try:
+            return maker.make(job, self.streams.child_ends)
+        except BaseException:
+            maker.close(wait=True)
+            raise
 
     def _make_further(self, request: "dict[str, Any]", stdio: "tuple[int, int, int] | None") -> "Prepared":
         """A further process, as *request* (execution.py) asks for it. Raises RuntimeFailure."""
+        from wherry_oci.linux.process import SECCOMP_FILTER_FLAG_SPEC_ALLOW
+        from wherry_oci.runtime import container
+        from wherry_oci.runtime.init import Entry
+
         entry = Entry(
             request["process"],
             user=request.get("user"),
@@ -328,29 +333,6 @@ class Supervisor:
                 self._health_told = self._health.status
                 self.note(f"health_status: {self._health_told}")
 
-    def _join_cgroup(self) -> None:
-        """
-        The shim itself is in the container's group, has its child there, and leaves.
-
-        A move of a process waits for an RCU grace period, a birth does not; so the shim has entered it (`enter_cgroup`)
-        while it waited for its order.
-        """
-        try:
-            self.cgroup.create()
-            if not _is_in(self.cgroup):
-                self.cgroup.add(os.getpid())
-        except OSError as error:
-            raise RuntimeFailure.from_os_error("join cgroup", error) from None
-
-    def _confine(self) -> None:
-        """The child is born, and waits: leave its group to it, then set the limits, which are not for the shim."""
-        self._leave_cgroup()
-        self.cgroup.apply((self._config.get("linux") or {}).get("resources") or {})
-
-    def _leave_cgroup(self) -> None:
-        """Out of the container's group, and out of whatever the starter lived in."""
-        _enter_group_of_shims(self.cgroup.hierarchies)
-
     def _make_user_namespace(self) -> None:
         """Where config.json has one; its network belongs to it, so it comes first."""
         linux = self._config["linux"]
@@ -360,18 +342,6 @@ class Supervisor:
 
                 self._user_namespace = open_mapping(linux["uidMappings"], linux["gidMappings"])
                 entry["path"] = f"/proc/{os.getpid()}/fd/{self._user_namespace}"
-
-    def _mapped_root(self) -> "int | None":
-        """The rootfs with ids as the container's user namespace has them."""
-        if self._user_namespace is None:
-            return None
-        from wherry_oci.runtime.idmap import mapped_root
-
-        linux = self._config["linux"]
-        uid, gid = linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"]
-        for fd in self.streams.child_ends or ():
-            os.fchown(fd, uid, gid)  # whoever opens /dev/stdout anew must be somebody in there
-        return mapped_root(self._order["rootfs"], self._user_namespace, uid, gid)
 
     def _attach_network(self) -> None:
         plan = self._order.get("network")
@@ -759,8 +729,6 @@ class Supervisor:
         from time import sleep
 
         try:
-            if os.getpid() in self.cgroup.pids():
-                self._leave_cgroup()
             for _ in range(_REMOVE_TRIES):
                 try:
                     self.cgroup.remove()
@@ -803,60 +771,6 @@ def _forwarder(config: "dict[str, Any]") -> NoLog:
         raise RuntimeFailure("system", "open the log", said, errno=error.errno or 0) from None
 
 
-def enter_cgroup(path: str) -> None:
-    """Be in the container's group by the time it is needed; what fails here is tried again, and reported, then."""
-    try:
-        group = Cgroup(path, Hierarchies.own())
-        group.create()
-        group.add(os.getpid())
-    except OSError:
-        return
-
-
-def stay_ready(path: str, line: Channel) -> None:
-    """
-    Wait for the order for a while, so that leaving the group does not wait for an RCU grace period then.
-
-    The kernel lets moves follow each other at no cost, but each must come before the last one's grace period is over
-    (some milliseconds): so this process moves to where it is, again and again, until the order is there.
-    """
-    group = Cgroup(path, Hierarchies.own())
-    try:
-        for _ in range(_READY_ROUNDS):
-            if line.has_message(_READY_PAUSE_MS):
-                return
-            group.stay(os.getpid())
-    except OSError:
-        return
-
-
-def leave_cgroup(path: str) -> None:
-    """Nothing was wanted of this shim: leave the group, and remove it."""
-    try:
-        group = Cgroup(path, Hierarchies.own())
-        _enter_group_of_shims(group.hierarchies)
-        group.remove()
-    except OSError:
-        return
-
-
-def _is_in(cgroup: Cgroup) -> bool:
-    """Whether this process is in the group in every hierarchy (cgroups(7), "/proc/pid/cgroup")."""
-    lines = _read_bytes("/proc/self/cgroup").decode("utf-8", "surrogateescape").splitlines()
-    where = {}
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        where.update(dict.fromkeys(controllers.split(","), path))
-    names = [*cgroup.hierarchies.v1, *([""] if cgroup.hierarchies.unified is not None else [])]
-    return all(where.get(name) == cgroup.path for name in names)
-
-
-def _enter_group_of_shims(hierarchies: Hierarchies) -> None:
-    shims = Cgroup(_SHIMS_GROUP, hierarchies)
-    shims.create()
-    shims.add(os.getpid())
-
-
 def _exit_code(status: int) -> int:
     """As shells and Docker count: 128 and the signal's number for a process that a signal ended."""
     code = os.waitstatus_to_exitcode(status)
@@ -871,15 +785,3 @@ def _read_bytes(path: str) -> bytes:
 def _read_json(path: str) -> "dict[str, Any]":
     document: dict[str, Any] = quickjson.loads(_read_bytes(path))
     return document
-
-
-def report_of(error: BaseException) -> "dict[str, Any]":
-    """*error* as the starter gets it: `kind`, `message`, and the facts of its class."""
-    if isinstance(error, RuntimeFailure):
-        return {**error.to_json(), "text": str(error)}
-    if hasattr(error, "facts"):
-        return {"kind": error.kind, "message": str(error), "text": str(error), **error.facts()}  # type: ignore[attr-defined]
-    if isinstance(error, OSError):
-        return {"kind": "system", "message": os_error_text(error), "text": os_error_text(error), "errno": error.errno}
-    text = f"{type(error).__name__}: {error}"
-    return {"kind": "system", "message": text, "text": text}

@@ -6,7 +6,6 @@ The caller must be single-threaded: clone(2) copies one thread alone.
 
 import os
 from errno import EBUSY
-from select import POLLIN, poll
 
 from wherry_oci.linux import namespaces as ns
 from wherry_oci.linux import process as p
@@ -15,6 +14,7 @@ from wherry_oci.runtime import rootfs as fs
 from wherry_oci.runtime.cgroups import Cgroup
 from wherry_oci.runtime.channel import Channel
 from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
+from wherry_oci.runtime.prepared import Process, reap, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,130 +22,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 _CLONE_PARENT = 0x00008000
-_LOOK_MS = 100  # how often it is looked whether who is waited for has been frozen
 _SIGKILL = 9
 _RLIMITS = (
     "RLIMIT_CPU RLIMIT_FSIZE RLIMIT_DATA RLIMIT_STACK RLIMIT_CORE RLIMIT_RSS RLIMIT_NPROC RLIMIT_NOFILE "
     "RLIMIT_MEMLOCK RLIMIT_AS RLIMIT_LOCKS RLIMIT_SIGPENDING RLIMIT_MSGQUEUE RLIMIT_NICE RLIMIT_RTPRIO "
     "RLIMIT_RTTIME"
 ).split()
-
-
-class Process:
-    """A process that is all prepared and waits for `start`; after that a running one. It is the caller's child."""
-
-    def __init__(self, pid: int, channel: Channel, terminal: int | None, cgroup: Cgroup | None = None) -> None:
-        """With *cgroup* nothing waits for a process that somebody stops with that group."""
-        self.pid = pid
-        self.cgroup = cgroup
-        self.terminal = terminal  # the master of its terminal, the caller's to close
-        self._channel = channel
-
-    def start(
-        self, on_listener: "Callable[[int], None] | None" = None, *, told: "dict[str, Any] | None" = None
-    ) -> None:
-        """
-        Let it execute its program. Raises RuntimeFailure when that fails; it is gone then.
-
-        *on_listener* gets the number that its seccomp listener has as a descriptor of the process's own. *told*, for an
-        entry that is `told_later`, is the `process` whose `args`, `env` and `cwd` it takes.
-        """
-        try:
-            let_start(self._channel, on_listener, told, self.cgroup)
-        except RuntimeFailure:
-            self._kill()  # it may wait for somebody to take its seccomp listener
-            raise
-        finally:
-            self._channel.close()
-
-    def leave_at_gate(self) -> None:
-        """
-        Let it wait, without this parent, for somebody to come to its entry's gate; then forget it.
-
-        Raises RuntimeFailure when it has been killed.
-        """
-        try:
-            self._channel.send({"leave": True})
-            message = self._channel.receive()
-        except OSError:
-            message = None
-        finally:
-            self._channel.close()
-        if message is None:
-            raise RuntimeFailure("gone", "create", "the process was killed before it could be left alone")
-
-    def abandon(self) -> None:
-        """Kill and reap it before it ever ran."""
-        self._channel.close()
-        self._kill()
-        if self.terminal is not None:
-            os.close(self.terminal)
-
-    def _kill(self) -> None:
-        try:
-            os.kill(self.pid, _SIGKILL)
-        except ProcessLookupError:
-            pass
-        _reap(self.pid, self.cgroup)
-
-
-def _receive(channel: Channel, cgroup: Cgroup | None) -> "tuple[dict[str, Any], list[int]] | None":
-    """What a process says, or None at its end. Raises RuntimeFailure when it stops with its *cgroup* instead."""
-    while cgroup is not None and not channel.has_message(_LOOK_MS):
-        if cgroup.is_freezing() and not channel.has_message():
-            raise RuntimeFailure(
-                "conflict", "exec", "somebody has frozen the container's cgroup meanwhile: thaw it first"
-            )
-    return channel.receive()
-
-
-def let_start(
-    channel: Channel,
-    on_listener: "Callable[[int], None] | None",
-    told: "dict[str, Any] | None" = None,
-    cgroup: Cgroup | None = None,
-) -> None:
-    """Say `start` to a process that waits for it, and see it execute. Raises RuntimeFailure."""
-    try:
-        channel.send({"start": True} if told is None else {"start": True, "process": told})
-    except OSError:  # it is dead already; what it said is still to be read
-        pass
-    while (message := _receive(channel, cgroup)) is not None:
-        said = message[0]
-        if "failure" in said:
-            raise RuntimeFailure.from_json(said["failure"])
-        if "listener" in said:
-            if on_listener is None:
-                raise RuntimeFailure("invalid", "filter system calls", "nobody is there to take notifications")
-            on_listener(said["listener"])
-            channel.send({"go": True})
-
-
-def _reap(pid: int, cgroup: Cgroup | None = None) -> None:
-    """One that stops with its *cgroup* is left to whoever reaps the caller's children when it is thawed."""
-    if cgroup is not None and not _ends(pid, cgroup):
-        return
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass
-
-
-def _ends(pid: int, cgroup: Cgroup) -> bool:
-    """Whether process *pid* comes to its end before somebody freezes *cgroup*."""
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        waiting = poll()
-        waiting.register(process, POLLIN)
-        while not waiting.poll(_LOOK_MS):
-            if cgroup.is_freezing():
-                return False
-        return True
-    finally:
-        os.close(process)
 
 
 class Plan:
@@ -263,7 +145,7 @@ class _Birth:
             self._know_pid()
         self._send({"go": True, "state": self._state})
         while True:
-            message = self._process._channel.receive()
+            message = self._process.channel.receive()
             if message is None:
                 raise RuntimeFailure("gone", "enter the container", "the process was killed before it was inside")
             said, descriptors = message
@@ -275,7 +157,7 @@ class _Birth:
                 self._map()
                 self._send({"go": True})
             elif "pid" in said:
-                _reap(self._process.pid)
+                reap(self._process.pid)
                 self._process.pid = said["pid"]
                 self._know_pid()
                 self._send({"go": True, "state": self._state})
@@ -303,7 +185,7 @@ class _Birth:
 
     def _send(self, message: "dict[str, Any]") -> None:
         try:
-            self._process._channel.send(message)
+            self._process.channel.send(message)
         except OSError:  # it is dead already; what it said is still to be read
             pass
 
@@ -464,10 +346,10 @@ def _await_ready(process: Process) -> None:
     It is the child of a helper that tells its pid and ends. The two messages come in either order, and the process must
     not be let go before its pid is known.
     """
-    process._channel.send({"go": True})
+    process.channel.send({"go": True})
     awaited = {"ready", "pid"}
     while awaited:
-        message = _receive(process._channel, process.cgroup)
+        message = receive(process.channel, process.cgroup)
         if message is None:
             raise RuntimeFailure("gone", "enter the container", "the process was killed before it was inside")
         said, descriptors = message
@@ -476,7 +358,7 @@ def _await_ready(process: Process) -> None:
         if "terminal" in said:
             process.terminal = descriptors[0]
         if "pid" in said:
-            _reap(process.pid, process.cgroup)
+            reap(process.pid, process.cgroup)
             process.pid = said["pid"]
         awaited -= said.keys()
 

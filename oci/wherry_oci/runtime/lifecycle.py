@@ -14,9 +14,9 @@ from wherry_oci.linux import process as p
 from wherry_oci.runtime import configcheck, container, quickjson, statefile
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_oci.runtime.channel import Channel, connect, listen
-from wherry_oci.runtime.container import Process
 from wherry_oci.runtime.failure import RuntimeFailure, os_error_text
 from wherry_oci.runtime.init import Entry, Gate
+from wherry_oci.runtime.prepared import Process, let_start
 from wherry_oci.runtime.statefile import GATE, ContainerDirectory, start_time
 
 TYPE_CHECKING = False
@@ -406,7 +406,7 @@ def _start(directory: ContainerDirectory, warn: "Callable[[str], None]") -> None
         raise RuntimeFailure.from_os_error("start", error) from None
     os.unlink(f"{directory.path}/{GATE}")
     try:
-        container.let_start(line, lambda number: send_listener(record, number))
+        let_start(line, lambda number: send_listener(record, number))
     except RuntimeFailure:
         end_process(record)
         raise
