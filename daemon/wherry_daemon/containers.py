@@ -6,7 +6,7 @@ import re
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,9 @@ import attrs
 
 from wherry import execs, logreader
 from wherry.container import timestamp
+from wherry.containersummary import summaries
 from wherry.detachkeys import DetachKeys
 from wherry.engineapi import document
-from wherry.engineapi.containerlist import ContainerSummary, HostConfigSummary, NetworkSettingsSummary, PortSummary
 from wherry.engineapi.containers import (
     ContainerCreate,
     ContainerCreated,
@@ -33,12 +33,10 @@ from wherry.engineapi.containers import (
 from wherry.engineapi.execs import ExecCreate, ExecCreated, ExecStart
 from wherry.errors import NotRunning, StartFailed
 from wherry.execrequest import ExecRequest
-from wherry.inspection import container_document, mounts_document, places_document
+from wherry.inspection import container_document
 from wherry.local import signal_number
 from wherry.logreader import Line
-from wherry.membership import all_places
 from wherry.options import Options, nanoseconds
-from wherry.portbinding import port_map
 from wherry.waiting import wait_while
 from wherry_daemon import creation
 from wherry_daemon.context import Context, filters
@@ -51,8 +49,6 @@ from wherry_oci.errors import Conflict, Error, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from wherry.containerstore import Record
-    from wherry.membership import Places
-    from wherry.state import State
 
 route = Routes()
 
@@ -139,95 +135,18 @@ def _said(asked: object, names: Sequence[str]) -> dict[str, Any]:
 
 @route("GET", "/containers/json")
 def listing(context: Context, request: Request) -> Answer:
-    from wherry.selection import select
-
     wanted = filters(request.mapping("filters"))
     bounds = {name: request.text(name) for name in ("before", "since") if request.text(name)}
     limit = request.number("limit", 0)
-    found = select(
-        context.engine, all=request.flag("all"), limit=limit if limit > 0 else None, filters={**wanted, **bounds}
+    return Json(
+        document=summaries(
+            context.engine,
+            all=request.flag("all"),
+            limit=limit if limit > 0 else None,
+            filters={**wanted, **bounds},
+            sizes=request.flag("size"),
+        )
     )
-    sizes = request.flag("size")
-    places = all_places(context.engine)
-    return Json(document=[summary(context, record, state, sizes, places.get(record.id, ())) for record, state in found])
-
-
-def summary(context: Context, record: "Record", state: "State", sizes: bool, places: "Places") -> ContainerSummary:
-    settings = record.settings
-    written = context.engine.size(record.id) if sizes else 0
-    running = state.status in ("running", "paused")
-    return ContainerSummary(
-        id=record.id,
-        names=[f"/{record.name}"],
-        image=record.image,
-        image_id=record.image_id,
-        command=" ".join([*settings["entrypoint"], *settings["command"]]),
-        created=record.created // _NANO,
-        ports=_port_summary(state.ports, settings["exposed_ports"]) if running else [],
-        labels=dict(record.labels),
-        state=state.status,
-        status=status_text(state),
-        host_config=HostConfigSummary(network_mode=settings["network"]),
-        network_settings=NetworkSettingsSummary(
-            networks=places_document(context.engine, record, places, running=running)
-        ),
-        mounts=mounts_document(settings),
-        size_rw=written,
-        size_root_fs=written + context.engine.images.get(record.image_id).size if sizes else 0,
-    )
-
-
-def _port_summary(published: Sequence[Mapping[str, Any]], exposed: Sequence[str]) -> list[PortSummary]:
-    found = []
-    for port, bindings in port_map(published, exposed).items():
-        number, _, protocol = port.partition("/")
-        found += [
-            PortSummary(
-                ip=one["HostIp"], private_port=int(number), public_port=int(one["HostPort"] or 0), type=protocol
-            )
-            for one in bindings or ({"HostIp": "", "HostPort": ""},)
-        ]
-    return found
-
-
-def status_text(state: Any) -> str:
-    """`Up 3 minutes (healthy)`, `Exited (0) 2 seconds ago`, in the words of `docker ps`."""
-    now = time.time_ns()
-    if state.status == "created":
-        return "Created"
-    if state.alive:
-        age = human_age((now - state.started) / _NANO)
-        if state.status == "restarting":
-            code = state.exit.exit_code if state.exit is not None else 0
-            return f"Restarting ({code}) {age} ago"
-        health = f" ({_HEALTH.get(state.health['status'], state.health['status'])})" if state.health else ""
-        return f"Up {age}{' (Paused)' if state.status == 'paused' else health}"
-    code = state.exit.exit_code if state.exit is not None else 0
-    ended = state.exit.finished if state.exit is not None and state.exit.finished else state.started
-    return f"Exited ({code}) {human_age((now - ended) / _NANO)} ago"
-
-
-_HEALTH = {"starting": "health: starting"}
-
-
-def human_age(seconds: float) -> str:
-    """A span of time as docker rounds it."""
-    if seconds < 1:
-        return "Less than a second"
-    for limit, size, unit in (
-        (60, 1, "second"),
-        (3600, 60, "minute"),
-        (48 * 3600, 3600, "hour"),
-        (14 * 86400, 86400, "day"),
-        (60 * 86400, 7 * 86400, "week"),
-        (730 * 86400, 30 * 86400, "month"),
-    ):
-        if seconds < limit:
-            count = int(seconds // size)
-            if count == 1 and unit in ("minute", "hour"):
-                return f"About {'a' if unit == 'minute' else 'an'} {unit}"
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return f"{int(seconds // (365 * 86400))} years"
 
 
 # life

@@ -17,12 +17,12 @@ from wherry.engineapi.containers import (
     RestartPolicy,
 )
 from wherry.engineapi.document import Words, asked, json_names, told
+from wherry.logdrivers import DRIVERS
 from wherry_daemon.refusals import BadParameter
 from wherry_oci.errors import Unsupported
 
 IGNORED = "ignored, as Docker does"  # or only told back by inspect
 REFUSED = "refused: wherry has no such thing"
-LOG_DRIVERS = ("journald", "json-file", "local", "none", "syslog")
 
 Rule = str | Callable[[Any], dict[str, Any]]
 
@@ -81,7 +81,7 @@ def _swappiness(value: int) -> dict[str, Any]:
 
 
 def _log_config(value: LogConfig) -> dict[str, Any]:
-    if value.type and value.type not in LOG_DRIVERS:
+    if value.type and value.type not in DRIVERS:
         raise BadParameter(f"logger: no log driver named '{value.type}' is registered")
     given = {key: item for key, item in (("type", value.type), ("config", value.config)) if item}
     return {"log_config": given} if given else {}

@@ -2,9 +2,7 @@
 
 import base64
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from wherry.engineapi.containers import ContainerConfig
@@ -17,7 +15,6 @@ from wherry.engineapi.images import (
     ImageDeleted,
     ImageDescriptor,
     ImagesPruned,
-    ImageSummary,
     JSONMessage,
     Platform,
     ProgressDetail,
@@ -26,7 +23,7 @@ from wherry.engineapi.images import (
 )
 from wherry.engineapi.system import AuthConfig
 from wherry.images import ImageCollection
-from wherry.inspection import image_document
+from wherry.inspection import image_document, image_summary, unix_time
 from wherry_daemon.context import Context, filters
 from wherry_daemon.http import TAR, Answer, Json, Request, Stream
 from wherry_daemon.refusals import BadParameter, message
@@ -59,7 +56,7 @@ def listing(context: Context, request: Request) -> Answer:
     if name := request.text("filter"):
         wanted["reference"] = [name]
     found = [image for image in _images(context).list() if _fits(context, image, wanted)]
-    return Json(document=[summary(context, image) for image in found])
+    return Json(document=[image_summary(image) for image in found])
 
 
 def _fits(context: Context, image: Image, wanted: Mapping[str, Any]) -> bool:
@@ -93,25 +90,6 @@ def _matches(tag: str, pattern: str) -> bool:
 def _has_label(image: Image, wanted: str) -> bool:
     name, equals, value = wanted.partition("=")
     return name in image.labels and (not equals or image.labels[name] == value)
-
-
-def summary(context: Context, image: Image) -> ImageSummary:
-    return ImageSummary(
-        id=image.id,
-        repo_tags=list(image.tags),
-        repo_digests=[familiar(digest) for digest in image.digests],
-        created=_seconds(image.created),
-        size=image.size,
-        virtual_size=image.size,
-        labels=dict(image.labels) or None,
-    )
-
-
-def _seconds(created: str) -> int:
-    try:
-        return int(datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", created)).timestamp())
-    except ValueError:
-        return 0
 
 
 @route("GET", "/images/search")
@@ -369,7 +347,7 @@ def history(context: Context, request: Request, name: str) -> Answer:
     newest = [
         HistoryItem(
             id=image.id if number == 0 else "<missing>",
-            created=_seconds(step.created),
+            created=unix_time(step.created),
             created_by=step.created_by,
             comment=step.comment,
             tags=list(image.tags) if number == 0 else None,

@@ -3,41 +3,26 @@
 import os
 import platform
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import attrs
 
-from wherry import __version__, otherruntimes
+from wherry import __version__
+from wherry.diskusage import measure
 from wherry.engineapi.system import (
     AuthConfig,
     AuthStatus,
     BuildCachePruned,
     ComponentVersion,
-    DiskUsage,
     PlatformName,
-    PluginsInfo,
-    RegistryServiceConfig,
-    Runtime,
-    SwarmInfo,
-    SystemInfo,
     Version,
 )
-from wherry.engineapi.volumes import UsageData
-from wherry.engineapi.volumes import Volume as VolumeDocument
-from wherry.membership import all_places
-from wherry.options import OWN_RUNTIME
-from wherry_daemon import containers, images
+from wherry.systeminfo import system_info
+from wherry_daemon import containers
 from wherry_daemon.context import MINIMUM_VERSION, VERSION, Context, filters, version_text
-from wherry_daemon.creation import LOG_DRIVERS
 from wherry_daemon.http import Answer, Empty, Json, Request, Stream
 from wherry_daemon.routes import Routes
 from wherry_daemon.streams import documents
 from wherry_images import Credentials
-
-if TYPE_CHECKING:
-    from wherry.local import LocalEngine
-    from wherry.volumecollection import Volume
 
 route = Routes()
 
@@ -83,63 +68,7 @@ def version(context: Context, request: Request) -> Answer:
 
 @route("GET", "/info")
 def info(context: Context, request: Request) -> Answer:
-    return Json(document=system_info(context.engine))
-
-
-def system_info(engine: "LocalEngine") -> SystemInfo:
-    states = [engine.state(record).status for record in engine.records()]
-    with open("/proc/meminfo", encoding="ascii") as file:
-        memory = int(file.readline().split()[1]) * 1024
-    return SystemInfo(
-        id=engine.root.as_posix(),
-        containers=len(states),
-        containers_running=states.count("running") + states.count("restarting"),
-        containers_paused=states.count("paused"),
-        containers_stopped=states.count("exited") + states.count("created"),
-        images=len(engine.images.list()),
-        driver="overlay",
-        driver_status=[["Backing Filesystem", "overlayfs"]],
-        plugins=PluginsInfo(volume=["local"], network=["bridge", "host", "macvlan", "null"], log=list(LOG_DRIVERS)),
-        memory_limit=True,
-        swap_limit=True,
-        cpu_cfs_period=True,
-        cpu_cfs_quota=True,
-        cpu_shares=True,
-        cpu_set=True,
-        pids_limit=True,
-        ipv4_forwarding=True,
-        oom_kill_disable=True,
-        logging_driver="json-file",
-        cgroup_driver="cgroupfs",
-        cgroup_version="2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
-        kernel_version=os.uname().release,
-        operating_system=_operating_system(),
-        os_type="linux",
-        architecture=platform.machine(),
-        ncpu=os.cpu_count() or 0,
-        mem_total=memory,
-        index_server_address="https://index.docker.io/v1/",
-        registry_config=RegistryServiceConfig(insecure_registry_cidrs=["127.0.0.0/8"], mirrors=[]),
-        docker_root_dir=str(engine.root),
-        name=os.uname().nodename,
-        labels=[],
-        server_version=_DOCKER_VERSION,
-        runtimes={name: Runtime(path=path) for name, path in otherruntimes.installed().items()},
-        default_runtime=OWN_RUNTIME,
-        swarm=SwarmInfo(local_node_state="inactive"),
-        live_restore_enabled=True,
-        init_binary="wherry",
-        security_options=["name=seccomp,profile=builtin"],
-        system_time=datetime.now(UTC).isoformat(),
-    )
-
-
-def _operating_system() -> str:
-    try:
-        found = platform.freedesktop_os_release()
-    except OSError:
-        return "Linux"
-    return found.get("PRETTY_NAME", "Linux")
+    return Json(document=system_info(context.engine, _DOCKER_VERSION))
 
 
 def _seconds(text: str) -> float | None:
@@ -164,34 +93,7 @@ def events(context: Context, request: Request) -> Answer:
 
 @route("GET", "/system/df")
 def disk_usage(context: Context, request: Request) -> Answer:
-    usage = context.client.images.usage()
-    by_id = {one.id: one for one in usage.images}
-    shown = []
-    for image in context.client.images.list():
-        summary = images.summary(context, image)
-        if (known := by_id.get(image.id)) is not None:
-            summary = attrs.evolve(
-                summary, size=known.unique + known.shared, shared_size=known.shared, containers=known.holders
-            )
-        shown.append(summary)
-    everything, places = context.engine.records(), all_places(context.engine)
-    return Json(
-        document=DiskUsage(
-            layers_size=usage.layers,
-            images=shown,
-            containers=[
-                containers.summary(context, record, context.engine.state(record), True, places.get(record.id, ()))
-                for record in everything
-            ],
-            volumes=[_volume(volume) for volume in context.client.volumes.list()],
-            build_cache=[],
-        )
-    )
-
-
-def _volume(volume: "Volume") -> VolumeDocument:
-    used = UsageData(size=volume.size, ref_count=len(volume.containers))
-    return attrs.evolve(volume.document, usage_data=used)
+    return Json(document=measure(context.client))
 
 
 @route("POST", "/auth")

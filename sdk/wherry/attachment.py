@@ -41,6 +41,9 @@ class Attachment(Process):
             self._conversation = self._appointment.conversation()
         return self._conversation
 
+    def _begin(self) -> None:
+        self.conversation  # noqa: B018 # which comes with the start
+
     @property
     def pending(self) -> bool:
         """As `Process.pending`; nothing is before the start."""

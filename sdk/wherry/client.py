@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from wherry.container import Container
     from wherry.doctor import Check
+    from wherry.engineapi.containerlist import ContainerSummary
+    from wherry.engineapi.system import DiskUsage, SystemInfo
     from wherry.events import EventStream
     from wherry.execs import Exec
     from wherry.images import ImageCollection
@@ -37,9 +39,9 @@ class Client:
     Containers, by this very process: no daemon is needed, none is looked for.
 
     With *host* (or WHERRY_HOST) the work is done by an engine that speaks Docker's Engine API instead: `unix://PATH`,
-    `tcp://HOST:PORT` (DOCKER_TLS_VERIFY and DOCKER_CERT_PATH hold), `ssh://[USER@]HOST`, or `auto` for a daemon if one
-    answers, else none; "" is this process' own engine whatever the environment says. What only that can do raises
-    Unsupported then.
+    `tcp://HOST:PORT` (DOCKER_TLS_VERIFY and DOCKER_CERT_PATH hold), `ssh://[USER@]HOST`, `context:NAME` for one of
+    docker's contexts, or `auto` for a daemon if one answers, else none; "" is this process' own engine whatever the
+    environment says. What only that can do raises Unsupported then.
 
     *root* (WHERRY_ROOT, or /var/lib/wherry) keeps images and containers, *run* (WHERRY_RUN; /run/wherry, or `run` below
     a root that was given) what lives only while they do. *mirrors* are tried before a registry itself:
@@ -323,6 +325,23 @@ class Client:
 
         return examine(str(self._root), self._engine)
 
+    def info(self) -> "SystemInfo":
+        """What the engine is and has, as `docker info` tells."""
+        if (remote := self._remote) is not None:
+            return remote.info()
+        from wherry.systeminfo import system_info
+
+        self._engine.open()
+        return system_info(self._engine)
+
+    def df(self) -> "DiskUsage":
+        """How much room images, containers and volumes take, as `docker system df` tells."""
+        if (remote := self._remote) is not None:
+            return remote.df()
+        from wherry.diskusage import measure
+
+        return measure(self)
+
     def version(self) -> dict[str, str]:
         """Of wherry, its interpreter, and the kernel below."""
         if (remote := self._remote) is not None:
@@ -387,6 +406,14 @@ class ContainerCollection:
         bounds = {name: value for name, value in (("before", before), ("since", since)) if value is not None}
         found = select(engine, all=all, limit=limit, filters={**(filters or {}), **bounds})
         return [Container(record.id, engine) for record, _ in found]
+
+    def summaries(
+        self, *, all: bool = False, limit: int | None = None, filters: Mapping[str, Any] | None = None
+    ) -> "builtins.list[ContainerSummary]":
+        """What `docker ps` tells of those that `list` gives, in one look."""
+        from wherry.containersummary import summaries
+
+        return summaries(self._client._engine, all=all, limit=limit, filters=filters)
 
     def prune(self) -> "builtins.list[str]":
         """Remove every container that does not run; returns their ids."""

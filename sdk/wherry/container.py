@@ -1,6 +1,7 @@
 """A container as its user holds it: an id and an engine. What it tells is read at the moment it is asked."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -357,12 +358,24 @@ class Container:
         *since* and *until* are datetimes or seconds since 1970, *tail* a number of lines. What is not UTF-8 is shown as
         U+FFFD; `output` gives the bytes. Of one that has removed itself the last 64 KiB are there for some minutes.
         """
+        lines = self._log_lines(follow, stdout, stderr, tail, since, until)
+        if follow:
+            return (_log_line(line, timestamps) for line in lines)
+        return b"".join(_stamped(line) if timestamps else line.content for line in lines).decode("utf-8", "replace")
+
+    def _log_lines(
+        self,
+        follow: bool,
+        stdout: bool = True,
+        stderr: bool = True,
+        tail: int | str = "all",
+        since: float | datetime = 0,
+        until: float | datetime | None = None,
+    ) -> Iterator[logreader.Line]:
+        """As `logs`, in bytes with their newlines."""
         streams = _streams(stdout, stderr)
         first, last = _nanoseconds(since), None if until is None else _nanoseconds(until)
-        if follow:
-            return self._follow(streams, tail, first, last, timestamps)
-        lines = self._lines(streams, tail, first, last)
-        return b"".join(_stamped(line) if timestamps else line.content for line in lines).decode("utf-8", "replace")
+        return (self._follow if follow else self._lines)(streams, tail, first, last)
 
     def output(self, stdout: bool = True, stderr: bool = True) -> bytes:
         """The bytes that it has written, of both streams in order or of one."""
@@ -387,16 +400,15 @@ class Container:
             yield from found if not isinstance(tail, int) else _last(found, tail)
 
     def _follow(
-        self, streams: frozenset[int], tail: int | str, since: int, until: int | None, timestamps: bool
-    ) -> Generator[LogLine, None, None]:
+        self, streams: frozenset[int], tail: int | str, since: int, until: int | None
+    ) -> Iterator[logreader.Line]:
         with self._log() as reader:
             if isinstance(tail, int):
                 for line in logreader.last(reader, tail, streams):
                     if line.time >= since:
-                        yield _log_line(line, timestamps)
+                        yield line
             pieces = logreader.follow(reader, self._engine.store.run_directory(self.id))
-            for line in logreader.lines(pieces, streams=streams, since=since, until=until):
-                yield _log_line(line, timestamps)
+            yield from logreader.lines(pieces, streams=streams, since=since, until=until)
 
     # its files
 
@@ -444,6 +456,22 @@ class Container:
         It is paused meanwhile unless *pause* is False.
         """
         return self._engine.commit(self.id, reference, config=config or {}, author=author, message=message, pause=pause)
+
+    @property
+    def _stdio(self) -> tuple[bool, bool]:
+        """Whether it has a terminal, and whether its stdin is open."""
+        settings = self._record.settings
+        return settings["tty"], settings["stdin_open"]
+
+    @contextmanager
+    def _ending(self) -> Iterator[Callable[[], int | None]]:
+        """Within it, what is given waits until all of it is down, removal included; the exit code, if it is known."""
+
+        def code() -> int | None:
+            ended = self._engine.wait(self.id, gone=True)
+            return None if ended is None else ended.exit_code
+
+        yield code
 
     def rename(self, name: str) -> None:
         """Raises NameInUse, InvalidArgument."""

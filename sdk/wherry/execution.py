@@ -103,6 +103,9 @@ class Process:
         """Let go of it; it goes on. Safe to repeat."""
         self.conversation.close()
 
+    def _begin(self) -> None:
+        """Wait for its start, after which `fileno` is always the same."""
+
     def fileno(self) -> int:
         """Readable when `read` would not wait, unless something is `pending`; for select(2) and its kin."""
         return self.conversation.fileno()

@@ -24,7 +24,7 @@ from wherry.engineapi.containers import (
     Ulimit,
 )
 from wherry.engineapi.document import Words
-from wherry.engineapi.images import ImageConfig, ImageInspect, ImageMetadata, RootFS
+from wherry.engineapi.images import ImageConfig, ImageInspect, ImageMetadata, ImageSummary, RootFS
 from wherry.engineapi.networks import EndpointSettings
 from wherry.mounts import BIND, IMAGE, VOLUME
 from wherry.options import OWN_RUNTIME
@@ -254,6 +254,32 @@ def _security_options(settings: Mapping[str, Any]) -> list[str]:
 def _bind_text(mount: Mapping[str, Any]) -> str:
     mode = mount["mode"] or ("ro" if mount["read_only"] else "rw")
     return f"{mount['source']}:{mount['target']}:{mode}" if mount["source"] else mount["target"]
+
+
+def image_summary(image: "Image") -> ImageSummary:
+    """One image, as `GET /images/json` lists it."""
+    from wherry_images.reference import familiar
+
+    return ImageSummary(
+        id=image.id,
+        repo_tags=list(image.tags),
+        repo_digests=[familiar(digest) for digest in image.digests],
+        created=unix_time(image.created),
+        size=image.size,
+        virtual_size=image.size,
+        labels=dict(image.labels) or None,
+    )
+
+
+def unix_time(created: str) -> int:
+    """Seconds since 1970 of an image's time stamp; 0 when it has none."""
+    import re
+    from datetime import datetime
+
+    try:
+        return int(datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", created)).timestamp())
+    except ValueError:
+        return 0
 
 
 def image_document(image: "Image") -> ImageInspect:

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 import pytest
 
-from wherry.cli.run import _parse, run_command
+from wherry.cli.run import _asked, run_command
+from wherry.options import Options
 
 pytestmark = pytest.mark.unit
 
@@ -75,8 +76,8 @@ def test_flags_reach_the_options(tmp_path: Path) -> None:
     for name in ("image", "command", "detach", "cidfile", "detach_keys", "sig_proxy"):
         given.pop(name, None)
     with pytest.raises(Exception, match="block device"):
-        _parse((), dict(given))
-    options = _parse((), {**given, "device_read_bps": ()})
+        Options.parse(None, _asked(dict(given)))
+    options = Options.parse(None, _asked({**given, "device_read_bps": ()}))
     assert options.isolation.shared == ("ipc", "pid", "uts", "cgroup")
     assert (dict(options.labels), options.expose) == ({"a": "1", "b": "3"}, ("81/tcp",))
     assert (options.isolation.swappiness, dict(options.isolation.block_io)["weight"]) == (5, 300)

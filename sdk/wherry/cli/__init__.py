@@ -1,5 +1,5 @@
 """
-The `wherry` command: docker's verbs, flags and columns, by this process alone.
+The `wherry` command: docker's verbs, flags and columns, by this process alone or, with `-H`, by an engine elsewhere.
 
 `wherry run` reserves its container's place, shim included, before the rest of the command is imported: the shim's
 interpreter starts beside ours, on another processor.
@@ -31,7 +31,8 @@ def main() -> "NoReturn":
 
 def _reserve(arguments: list[str]) -> "Reservation | None":
     """For `wherry run …` in its plainest form; whatever fails here fails again, with words, where it is looked at."""
-    if arguments[:1] != ["run"] or len(arguments) < 2 or "--help" in arguments or os.geteuid() != 0:
+    plain = arguments[:1] == ["run"] and len(arguments) > 1 and "--help" not in arguments
+    if not plain or os.geteuid() != 0 or os.environ.get("WHERRY_HOST"):
         return None
     from wherry.places import root_directory
     from wherry.reservation import Reservation, modules_for

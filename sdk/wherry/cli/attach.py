@@ -4,7 +4,6 @@ import os
 
 import click
 
-from wherry.attachment import Attachment
 from wherry.cli.interactive import attend
 from wherry.cli.parameters import detach_keys_option
 from wherry.client import Client
@@ -20,21 +19,12 @@ from wherry.errors import NotRunning
 @click.pass_obj
 def attach_command(client: Client, /, container: str, detach_keys: str, no_stdin: bool, sig_proxy: bool) -> int:
     """Join a running container's streams, and end as it does; the detach keys leave it running."""
-    engine, keys = client._engine, DetachKeys(detach_keys)
-    record = engine.record(container)
-    state = engine.state(record)
-    if not state.alive:
-        raise NotRunning(record.name, state.status, "attach to")
-    terminal, stdin = record.settings["tty"], record.settings["stdin_open"] and not no_stdin
+    keys, found = DetachKeys(detach_keys), client.containers.get(container)
+    if (status := found.status) not in ("running", "paused", "restarting"):
+        raise NotRunning(found.name, status, "attach to")
+    terminal, stdin_open = found._stdio
+    stdin = stdin_open and not no_stdin
     if terminal and stdin and not os.isatty(0):
         raise click.UsageError("the input device is not a TTY")
-    with Attachment.to(engine, record.id, logs=False) as attachment:
-        return attend(
-            client,
-            record.id,
-            attachment.conversation,
-            terminal=terminal,
-            stdin=stdin,
-            keys=keys,
-            signals=sig_proxy,
-        )
+    with found._ending() as ended, found.attach() as process:
+        return attend(found, process, ended, terminal=terminal, stdin=stdin, keys=keys, signals=sig_proxy)

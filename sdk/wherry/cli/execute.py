@@ -6,8 +6,6 @@ from wherry.cli.interactive import Detached, join
 from wherry.cli.parameters import detach_keys_option
 from wherry.client import Client
 from wherry.detachkeys import DetachKeys
-from wherry.execrequest import ExecRequest
-from wherry.execution import Process, process_document
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -38,12 +36,12 @@ def exec_command(
     command: tuple[str, ...],
 ) -> int:
     """Run a further command in a running container."""
-    engine, keys = client._engine, DetachKeys(detach_keys)
-    record = engine.record(container)
-    asked = ExecRequest.of(command, user=user, environment=env, working_dir=workdir, tty=tty, privileged=privileged)
-    process = Process.start(engine, record, process_document(record, asked), terminal=tty, stdin=interactive)
+    keys = DetachKeys(detach_keys)
+    process = client.containers.get(container).popen(
+        command, user=user, environment=env, working_dir=workdir, tty=tty, stdin=interactive, privileged=privileged
+    )
     try:
-        return 0 if detach else join(process.conversation, terminal=tty, stdin=interactive, keys=keys)
+        return 0 if detach else join(process, terminal=tty, stdin=interactive, keys=keys)
     except Detached:
         return 0
     finally:

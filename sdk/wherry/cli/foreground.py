@@ -1,4 +1,4 @@
-"""A container or a process in it, in the foreground of a terminal or a pipe."""
+"""A container in the foreground of a terminal or a pipe."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from wherry import logreader
-from wherry.client import Client
+from wherry.container import Container
 from wherry.errors import WherryError
 from wherry.logreader import Reader
 
@@ -23,12 +23,12 @@ def write(stream: int, content: bytes) -> None:
 
 
 @contextmanager
-def signals_go_to(client: Client, container_id: str) -> Iterator[None]:
+def signals_go_to(container: Container) -> Iterator[None]:
     """What would end us goes to the container instead, as docker does; it ends, and so do we."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         try:
-            client._engine.kill(container_id, number)
+            container.kill(number)
         except WherryError:  # it has ended meanwhile
             pass
 
@@ -40,16 +40,16 @@ def signals_go_to(client: Client, container_id: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def follow_to_the_end(client: Client, container_id: str, reader: Reader) -> int:
+def follow_to_the_end(container: Container, reader: Reader) -> int:
     """
     Show what it writes, by its log on disk: however slow we are, it does not wait and nothing is lost.
 
     Returns its exit code, once everything of it is down.
     """
     sys.stdout.flush()
-    with signals_go_to(client, container_id):
-        for piece in logreader.follow(reader, client._engine.store.run_directory(container_id)):
+    with signals_go_to(container), container._ending() as ended:
+        for piece in logreader.follow(reader, container._engine.store.run_directory(container.id)):
             write(piece.stream, piece.content)
-        ended = client._engine.wait(container_id, gone=True)
-    assert ended is not None
-    return ended.exit_code
+        code = ended()
+    assert code is not None
+    return code

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import click
 
 from wherry.cli import documents
 from wherry.client import Client
+from wherry.engineapi.document import told
 from wherry.errors import NotFound
-from wherry_images import Image
+from wherry.inspection import image_document
 
 # kind: what is known of the one of that name
 _KINDS: dict[str, Callable[[Client, str], dict[str, Any]]] = {
     "container": lambda client, name: client.containers.get(name).attrs,
-    "image": lambda client, name: _image_document(client.images.get(name)),
+    "image": lambda client, name: told(image_document(client.images.get(name))),
     "network": lambda client, name: client.networks.get(name).attrs,
     "volume": lambda client, name: client.volumes.get(name).attrs,
 }
@@ -39,31 +39,3 @@ def _inspect(client: Client, name: str, kind: str | None) -> dict[str, Any]:
             except NotFound:
                 continue
     raise NotFound(f"no such {kind or 'object'}: {name}")
-
-
-def _image_document(image: Image) -> dict[str, Any]:
-    """As `GET /images/{name}/json` names things."""
-    config = image.config
-    return {
-        "Id": image.id,
-        "RepoTags": list(image.tags),
-        "RepoDigests": list(image.digests),
-        "Created": image.created,
-        "Author": image.author,
-        "Architecture": image.platform.architecture,
-        "Os": image.platform.os,
-        "Size": image.size,
-        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
-        "Config": {
-            "User": config.user,
-            "Env": list(config.env or ()),
-            "Entrypoint": list(config.entrypoint or ()) or None,
-            "Cmd": list(config.cmd or ()) or None,
-            "WorkingDir": config.working_dir,
-            "ExposedPorts": {port: {} for port in config.exposed_ports or ()},
-            "Volumes": {volume: {} for volume in config.volumes or ()} or None,
-            "Labels": dict(config.labels or {}),
-            "StopSignal": config.stop_signal,
-        },
-        "History": [attrs.asdict(step) for step in image.history],
-    }

@@ -1,4 +1,4 @@
-"""The user's terminal or pipe, joined to a process in a container through its shim."""
+"""The user's terminal or pipe, joined to a process in a container."""
 
 import os
 import select
@@ -6,19 +6,19 @@ import signal
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from wherry.cli.foreground import signals_go_to, write
-from wherry.client import Client
+from wherry.container import Container
 from wherry.detachkeys import DetachKeys
-from wherry_oci.runtime import quickjson
-from wherry_shim.client import Conversation, ShimGone
-from wherry_shim.connection import CONTROL
+from wherry.errors import WherryError
+from wherry.execution import Process
+from wherry_shim.client import ShimGone
 
 _PIECE = 1 << 16
-_LOST_EXIT_CODE = 137
 _STDIN = 0
+_NUMBERS = {"stdout": 1, "stderr": 2}
 
 
 class Detached(Exception):
@@ -39,17 +39,18 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
         termios.tcsetattr(_STDIN, termios.TCSADRAIN, before)
 
 
-def join(conversation: Conversation, *, terminal: bool, stdin: bool, keys: DetachKeys) -> int:
-    """Carry both directions until the process ends. Returns its exit code; raises Detached when *keys* are typed."""
+def join(process: Process, *, terminal: bool, stdin: bool, keys: DetachKeys) -> int:
+    """Carry both directions until *process* ends. Returns its exit code; raises Detached when *keys* are typed."""
     sys.stdout.flush()
-    with raw_terminal(terminal and stdin), _window_size(conversation, terminal):
-        return _carry(conversation, stdin, keys if terminal and stdin else None)
+    process._begin()
+    with raw_terminal(terminal and stdin), _window_size(process, terminal):
+        return _carry(process, stdin, keys if terminal and stdin else None)
 
 
 def attend(
-    client: Client,
-    container_id: str,
-    conversation: Conversation,
+    container: Container,
+    process: Process,
+    ended: Callable[[], int | None],
     *,
     terminal: bool,
     stdin: bool,
@@ -57,21 +58,21 @@ def attend(
     signals: bool = True,
 ) -> int:
     """
-    Carry a container's own streams until it is down. Returns its exit code; 0 when the user detaches.
+    Carry a container's own streams, *process*, until it is down. Returns its exit code; 0 when the user detaches.
 
-    With *signals* it gets those that are for us.
+    With *signals* it gets those that are for us. *ended* is what `Container._ending` gives.
     """
     try:
-        with signals_go_to(client, container_id) if signals else nullcontext():
-            code = join(conversation, terminal=terminal, stdin=stdin, keys=keys)
+        with signals_go_to(container) if signals else nullcontext():
+            code = join(process, terminal=terminal, stdin=stdin, keys=keys)
     except Detached:
         return 0
-    ended = client._engine.wait(container_id, gone=True)
-    return ended.exit_code if ended is not None else code
+    known = ended()
+    return code if known is None else known
 
 
 @contextmanager
-def _window_size(conversation: Conversation, terminal: bool) -> Iterator[None]:
+def _window_size(process: Process, terminal: bool) -> Iterator[None]:
     """The container's terminal has the size of ours, and changes with it."""
     if not terminal or not os.isatty(1):
         yield
@@ -80,8 +81,8 @@ def _window_size(conversation: Conversation, terminal: bool) -> Iterator[None]:
     def resize(*_: object) -> None:
         size = os.get_terminal_size(1)
         try:
-            conversation.control(rows=size.lines, columns=size.columns)
-        except ShimGone:
+            process.resize(size.lines, size.columns)
+        except (ShimGone, WherryError):  # it has ended
             pass
 
     before = signal.signal(signal.SIGWINCH, resize)
@@ -92,38 +93,36 @@ def _window_size(conversation: Conversation, terminal: bool) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, before)
 
 
-def _carry(conversation: Conversation, stdin: bool, keys: DetachKeys | None) -> int:
+def _carry(process: Process, stdin: bool, keys: DetachKeys | None) -> int:
     waiting = select.poll()
-    waiting.register(conversation.fileno(), select.POLLIN)
+    waiting.register(process.fileno(), select.POLLIN)
     if stdin:
         waiting.register(_STDIN, select.POLLIN)
     while True:
-        ready = [conversation.fileno()] if conversation.pending else [fd for fd, _ in waiting.poll()]
-        if conversation.fileno() in ready:
-            frame = conversation.frame()
-            if frame is None:
-                return _LOST_EXIT_CODE
-            if frame[0] == CONTROL:
-                return int(quickjson.loads(frame[1])["exit_code"])
-            write(*frame)
+        ready = [process.fileno()] if process.pending else [fd for fd, _ in waiting.poll()]
+        if process.fileno() in ready:
+            piece = process.read()
+            if piece is None:
+                assert process.exit_code is not None
+                return process.exit_code
+            write(_NUMBERS[piece[0]], piece[1])
         if _STDIN in ready:
             typed = os.read(_STDIN, _PIECE)
             if not typed:
                 waiting.unregister(_STDIN)
-            try:
-                if not typed:
-                    conversation.end_input()
-                elif _pass_on(conversation, typed, keys):
-                    raise Detached
-            except ShimGone:  # it has ended; what it still wrote, and how it ended, is on its way
-                continue
+                process.close_stdin()
+            elif _pass_on(process, typed, keys):
+                raise Detached
 
 
-def _pass_on(conversation: Conversation, typed: bytes, keys: DetachKeys | None) -> bool:
+def _pass_on(process: Process, typed: bytes, keys: DetachKeys | None) -> bool:
     """Whether the user leaves."""
     leaves = False
     if keys is not None:
         typed, leaves = keys.pass_on(typed)
     if typed:
-        conversation.write_input(typed)
+        try:
+            process.write(typed)
+        except BrokenPipeError:  # it has ended; what it still wrote, and how it ended, is on its way
+            pass
     return leaves

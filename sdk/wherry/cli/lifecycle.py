@@ -32,35 +32,28 @@ def start_command(
         return for_each(client, containers, lambda container: container.start())
     if len(containers) > 1:
         raise click.UsageError("only one container can be attached to")
-    settings = client._engine.record(containers[0]).settings
-    if settings["tty"] or interactive:
-        return _start_joined(client, client.containers.get(containers[0]), interactive, detach_keys)
+    container = client.containers.get(containers[0])
+    terminal, _ = container._stdio
+    if terminal or interactive or client._remote is not None:
+        return start_joined(container, interactive, detach_keys)
     from wherry.cli.foreground import follow_to_the_end
 
-    container = client.containers.get(containers[0])
     with client._engine.log_reader(container._record) as reader:
         reader.skip_all()
         container.start()
-        return follow_to_the_end(client, container.id, reader)
+        return follow_to_the_end(container, reader)
 
 
-def _start_joined(client: Client, container: Container, interactive: bool, detach_keys: str) -> int:
-    """With its own streams from the first byte on; one that runs is joined as it is."""
+def start_joined(container: Container, interactive: bool, detach_keys: str) -> int:
+    """With its own streams from the first byte on; one that runs is joined as it is. Its exit code."""
     from wherry.cli.interactive import attend
     from wherry.detachkeys import DetachKeys
 
     keys = DetachKeys(detach_keys)
-    settings = container._record.settings
-    with container.attach() as attachment:
+    terminal, stdin_open = container._stdio
+    with container._ending() as ended, container.attach() as process:
         container.start()
-        return attend(
-            client,
-            container.id,
-            attachment.conversation,
-            terminal=settings["tty"],
-            stdin=interactive and settings["stdin_open"],
-            keys=keys,
-        )
+        return attend(container, process, ended, terminal=terminal, stdin=interactive and stdin_open, keys=keys)
 
 
 @click.command("stop")

@@ -9,15 +9,14 @@ from wherry.cli import table
 from wherry.cli.parameters import filters_of
 from wherry.client import Client
 from wherry.container import timestamp
-from wherry.containerstore import Record
+from wherry.engineapi.containerlist import ContainerSummary, PortSummary
 from wherry.mounts import VOLUME
 from wherry.portbinding import container_ports
-from wherry.selection import select
-from wherry.state import State
 from wherry_oci.errors import NotFound
 
 _SHOWN_COMMAND = 20
 _SHORT = 12
+_NANO = 1_000_000_000
 
 
 @click.command("ps")
@@ -40,79 +39,57 @@ def ps_command(
     form: str | None,
 ) -> None:
     """List containers."""
-    found = select(client._engine, all=show_all, limit=1 if latest else last, filters=filters_of(chosen))
+    found = client.containers.summaries(all=show_all, limit=1 if latest else last, filters=filters_of(chosen))
     if quiet:
-        for record, _ in found:
-            click.echo(record.id if no_trunc else record.id[:_SHORT])
+        for one in found:
+            click.echo(one.id if no_trunc else one.id[:_SHORT])
         return
-    rows = [_row(record, state, no_trunc) for record, state in found]
+    rows = [_row(one, no_trunc) for one in found]
     heading = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
     keys = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
-    table.show_as(form, heading, keys, rows, [_more(record, state) for record, state in found], _MORE)
+    table.show_as(form, heading, keys, rows, [_more(one) for one in found], _MORE)
 
 
 _MORE = ("CreatedAt", "Labels", "LocalVolumes", "Mounts", "Networks", "State")
 
 
-def _more(record: Record, state: State) -> dict[str, Any]:
+def _more(one: ContainerSummary) -> dict[str, Any]:
     """What docker's templates have beside the columns."""
-    points = record.settings["mount_points"]
+    mounts, labels = one.mounts or (), one.labels or {}
+    networks = (one.network_settings.networks if one.network_settings is not None else None) or {}
     return {
-        "CreatedAt": timestamp(record.created),
-        "Label": lambda name: record.labels.get(name, ""),
-        "Labels": ",".join(f"{name}={value}" for name, value in record.labels.items()),
-        "LocalVolumes": str(sum(point["kind"] == VOLUME for point in points)),
-        "Mounts": ",".join(str(point["name"] or point["source"]) for point in points),
-        "Networks": ",".join(endpoint["network"] for endpoint in record.settings["endpoints"])
-        or record.settings["network"],
-        "State": state.status,
+        "CreatedAt": timestamp(one.created * _NANO),
+        "Label": lambda name: labels.get(name, ""),
+        "Labels": ",".join(f"{name}={value}" for name, value in labels.items()),
+        "LocalVolumes": str(sum(mount.type == VOLUME for mount in mounts)),
+        "Mounts": ",".join(mount.name or mount.source for mount in mounts),
+        "Networks": ",".join(networks) or one.host_config.network_mode,
+        "State": one.state,
     }
 
 
-def _row(record: Record, state: State, whole: bool) -> tuple[str, ...]:
-    command = " ".join([*record.settings["entrypoint"], *record.settings["command"]])
+def _row(one: ContainerSummary, whole: bool) -> tuple[str, ...]:
+    command = one.command
     if not whole and len(command) > _SHOWN_COMMAND:
         command = command[: _SHOWN_COMMAND - 1] + "…"
     return (
-        record.id if whole else record.id[:_SHORT],
-        record.image,
+        one.id if whole else one.id[:_SHORT],
+        one.image,
         json.dumps(command, ensure_ascii=False),
-        table.ago(record.created),
-        status_text(state),
-        ports_text(record, state),
-        record.name,
+        table.ago(one.created * _NANO),
+        one.status,
+        ", ".join(map(_port_text, one.ports)),
+        ",".join(name.removeprefix("/") for name in one.names if name.count("/") == 1),
     )
 
 
-def status_text(state: State) -> str:
-    """`Up 5 minutes (healthy)`, `Restarting`, `Exited (0) 2 hours ago`, `Created`."""
-    from time import time
-
-    if state.status in ("running", "paused"):
-        up = f"Up {table.duration(time() - state.started / 1e9)}"
-        if state.status == "paused":
-            return f"{up} (Paused)"
-        if state.health is not None:
-            health = state.health["status"]
-            return f"{up} ({'health: starting' if health == 'starting' else health})"
-        return up
-    if state.status == "restarting":
-        return "Restarting"
-    if state.exit is not None:
-        when = f" {table.ago(state.exit.finished)}" if state.exit.finished else ""
-        return f"Exited ({state.exit.exit_code}){when}"
-    return "Created"
-
-
-def ports_text(record: Record, state: State) -> str:
-    """`0.0.0.0:8080->80/tcp, 443/tcp`."""
-    if state.status not in ("running", "paused"):
-        return ""
-    published = [
-        f"{port['host_ip']}:{port['host_port']}->{port['container_port']}/{port['protocol']}" for port in state.ports
-    ]
-    taken = {f"{port['container_port']}/{port['protocol']}" for port in state.ports}
-    return ", ".join([*published, *(port for port in record.settings["exposed_ports"] if port not in taken)])
+def _port_text(port: PortSummary) -> str:
+    """`0.0.0.0:8080->80/tcp`, or `443/tcp` of one that is not published."""
+    private = f"{port.private_port}/{port.type}"
+    if not port.public_port:
+        return private
+    address = f"[{port.ip}]" if ":" in port.ip else port.ip
+    return f"{address}:{port.public_port}->{private}"
 
 
 @click.command("port")

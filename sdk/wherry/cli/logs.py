@@ -7,14 +7,12 @@ from time import time
 
 import click
 
-from wherry import logreader
 from wherry.client import Client
 from wherry.container import timestamp
 from wherry.logreader import Line
 
 _NANO = 1_000_000_000
 _SPAN = re.compile(r"(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+(?:\.\d+)?)s)?")
-_BOTH = frozenset((1, 2))
 
 
 @click.command("logs")
@@ -29,18 +27,14 @@ def logs_command(
     client: Client, container: str, follow: bool, tail: str, timestamps: bool, since: str | None, until: str | None
 ) -> None:
     """Show what a container has written, each stream to its own."""
-    engine = client._engine
-    record = engine.record(container)
-    first, last = when(since) or 0, when(until)
-    with engine.log_reader(record) as reader:
-        if tail != "all":
-            for line in logreader.last(reader, _count(tail), _BOTH):
-                if line.time >= first and (last is None or line.time <= last):
-                    _write(line, timestamps)
-        run = engine.store.run_directory(record.id)
-        pieces = logreader.follow(reader, run) if follow else reader.pieces() if tail == "all" else iter(())
-        for line in logreader.lines(pieces, streams=_BOTH, since=first, until=last):
-            _write(line, timestamps)
+    first, last = when(since), when(until)
+    for line in client.containers.get(container)._log_lines(
+        follow,
+        tail=tail if tail == "all" else _count(tail),
+        since=0 if first is None else first / _NANO,
+        until=None if last is None else last / _NANO,
+    ):
+        _write(line, timestamps)
 
 
 def _write(line: Line, timestamps: bool) -> None:

@@ -33,6 +33,7 @@ _VERBS = {
     "history": ("images", "Show how an image was made"),
     "images": ("images", "List images"),
     "import": ("files", "Make an image of a root file system's tar"),
+    "info": ("system", "Show what the engine is and has"),
     "inspect": ("inspect", "Show all that is known of containers, images, networks or volumes"),
     "kill": ("lifecycle", "Send running containers a signal"),
     "load": ("files", "Read images from an archive"),
@@ -98,6 +99,7 @@ _GROUPS = {
     "system": {
         "check": ("system", "check", "Look for what is not as the records say"),
         "events": ("events", "events", "Show what happens, as it happens"),
+        "info": ("system", "info", "Show what the engine is and has"),
         "df": ("system", "df", "Show how much room images, containers and volumes take"),
         "restore": ("system", "restore", "Start after a reboot what should run"),
         "prune": ("system", "prune", "Remove what nobody needs"),
@@ -162,11 +164,27 @@ class _Verbs(click.Group):
     metavar="DIR",
     help="Live state [WHERRY_RUN, or /run/wherry, or the user's]",
 )
+@click.option(
+    "-H",
+    "--host",
+    metavar="ADDRESS",
+    help="An engine elsewhere: unix://PATH, tcp://HOST:PORT, ssh://[USER@]HOST, auto [WHERRY_HOST, or none]",
+)
+@click.option("-c", "--context", "docker_context", metavar="NAME", help="The engine of one of docker's contexts")
 @click.pass_context
-def _command(context: click.Context, root: str | None, run_directory: str | None) -> None:
+def _command(
+    context: click.Context,
+    root: str | None,
+    run_directory: str | None,
+    host: str | None,
+    docker_context: str | None,
+) -> None:
     """Containers without a daemon."""
+    if host is not None and docker_context is not None:
+        raise click.UsageError("--host and --context both name an engine: give one of them")
     context.meta[PLACE] = context.obj
-    context.obj = Client(root=root, run=run_directory)
+    chosen = host if docker_context is None else f"context:{docker_context}"
+    context.obj = Client(root=root, run=run_directory, host=chosen)
 
 
 for _name, _verbs in _GROUPS.items():

@@ -12,6 +12,7 @@ from wherry.attachment import Attachment
 from wherry.cli.main import PLACE
 from wherry.cli.parameters import detach_keys_option, pairs
 from wherry.client import Client
+from wherry.container import Container
 from wherry.containerstore import Record
 from wherry.detachkeys import DetachKeys
 from wherry.logreader import Reader
@@ -154,7 +155,8 @@ _NAMES = {
 }
 
 
-def _parse(command: tuple[str, ...], flags: dict[str, Any]) -> Options:
+def _asked(flags: dict[str, Any]) -> dict[str, Any]:
+    """What the flags say, as `Client.create` takes it."""
     environment = [line for path in flags.pop("env_file") for line in _environment_lines(path)]
     environment += flags.pop("env")
     flags["label"] = [*(line for path in flags.pop("label_file") for line in _environment_lines(path)), *flags["label"]]
@@ -172,7 +174,7 @@ def _parse(command: tuple[str, ...], flags: dict[str, Any]) -> Options:
     if flags["entrypoint"] is not None:  # one word for docker, not a command line
         flags["entrypoint"] = [flags["entrypoint"]] if flags["entrypoint"] else []
     given = {_NAMES.get(name, name): value for name, value in _given(flags).items()}
-    return Options.parse(command or None, {**given, "environment": environment})
+    return {**given, "environment": environment}
 
 
 _OF_DEVICES = {
@@ -221,7 +223,7 @@ def _environment_lines(path: str) -> list[str]:
 @click.pass_obj
 def create_command(client: Client, /, image: str, command: tuple[str, ...], **flags: Any) -> None:
     """Make a container without starting it."""
-    click.echo(client._engine.create(image, _parse(command, flags)).id)
+    click.echo(client.create(image, command or None, **_asked(flags)).id)
 
 
 def _help(context: click.Context, wanted: bool) -> None:
@@ -248,12 +250,15 @@ def run_command(
     **flags: Any,
 ) -> int:
     """Make a container and start it; -h is its host name, --help this."""
-    options, keys = _parse(command, flags), DetachKeys(detach_keys)
+    given, keys = _asked(flags), DetachKeys(detach_keys)
+    if client._remote is not None:
+        return _run_elsewhere(client, image, command, given, detach, cidfile, detach_keys)
+    options = Options.parse(command or None, given)
     if options.tty and not detach and options.stdin_open and not os.isatty(0):
         raise click.UsageError("the input device is not a TTY")
     if detach:
         record = client._engine.run(image, options, place=_place())
-        _write_id(cidfile, record)
+        _write_id(cidfile, record.id)
         click.echo(record.id)
         return 0
     return _foreground(client, image, options, cidfile, keys)
@@ -265,9 +270,33 @@ def _place() -> Reservation | None:
     return found
 
 
-def _write_id(path: str | None, record: Record) -> None:
+def _write_id(path: str | None, container_id: str) -> None:
     if path is not None:
-        Path(path).write_text(record.id, encoding="ascii")
+        Path(path).write_text(container_id, encoding="ascii")
+
+
+def _run_elsewhere(
+    client: Client,
+    image: str,
+    command: tuple[str, ...],
+    given: dict[str, Any],
+    detach: bool,
+    cidfile: str | None,
+    detach_keys: str,
+) -> int:
+    """By an engine that is not this process' own: by its streams, whatever keeps its log."""
+    if given.get("tty") and given.get("stdin_open") and not detach and not os.isatty(0):
+        raise click.UsageError("the input device is not a TTY")
+    if detach:
+        container = client.run(image, command or None, **given)
+        _write_id(cidfile, container.id)
+        click.echo(container.id)
+        return 0
+    from wherry.cli.lifecycle import start_joined
+
+    container = client.create(image, command or None, **given)
+    _write_id(cidfile, container.id)
+    return start_joined(container, bool(given.get("stdin_open")), detach_keys)
 
 
 def _foreground(client: Client, image: str, options: Options, cidfile: str | None, keys: DetachKeys) -> int:
@@ -285,12 +314,20 @@ def _foreground(client: Client, image: str, options: Options, cidfile: str | Non
                 readers.append(opened.enter_context(engine.log_reader(record)))
 
         record = engine.run(image, options, place=_place(), before_start=open_output)
-        _write_id(cidfile, record)
+        container = Container(record.id, engine)
+        _write_id(cidfile, record.id)
         if attached:
             from wherry.cli.interactive import attend
 
-            conversation = attachments[0].conversation
-            return attend(client, record.id, conversation, terminal=options.tty, stdin=options.stdin_open, keys=keys)
+            with container._ending() as ended:
+                return attend(
+                    container,
+                    attachments[0],
+                    ended,
+                    terminal=options.tty,
+                    stdin=options.stdin_open,
+                    keys=keys,
+                )
         from wherry.cli.foreground import follow_to_the_end
 
-        return follow_to_the_end(client, record.id, readers[0])
+        return follow_to_the_end(container, readers[0])

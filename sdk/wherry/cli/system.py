@@ -1,10 +1,13 @@
-"""system df, system check, and the prunes."""
+"""info, system df, system check, and the prunes."""
 
 import click
 
-from wherry.cli import table
+from wherry.cli import documents, table
 from wherry.client import Client
 from wherry.doctor import MISSING
+from wherry.engineapi.document import told
+from wherry.engineapi.images import ImageSummary
+from wherry.engineapi.volumes import UsageData, Volume
 
 _force = click.option("-f", "--force", is_flag=True, help="Do not ask")
 
@@ -14,44 +17,80 @@ _force = click.option("-f", "--force", is_flag=True, help="Do not ask")
 @click.pass_obj
 def df_command(client: Client, verbose: bool) -> None:
     """Show how much room images, containers and volumes take."""
-    usage = client.images.usage()
-    containers = client.containers.list(all=True)
-    running = client.containers.list()
-    written = sum(container.size for container in containers)
-    idle = sum(container.size for container in containers if container not in running)
-    in_use = sum(1 for image in usage.images if image.holders)
+    usage = client.df()
+    images, containers, volumes = usage.images or (), usage.containers or (), usage.volumes or ()
+    in_use = [image for image in images if image.containers > 0]
     rows = [
-        [
-            "Images",
-            str(len(usage.images)),
-            str(in_use),
-            table.size(usage.layers + usage.blobs),
-            table.size(usage.reclaimable),
-        ],
-        ["Containers", str(len(containers)), str(len(running)), table.size(written), table.size(idle)],
-        _volumes_row(client),
+        ("Images", len(images), len(in_use), usage.layers_size, usage.layers_size - sum(map(_own_size, in_use))),
+        _row("Containers", [(one.size_rw, one.state in _ALIVE) for one in containers]),
+        _row("Local Volumes", [(_used(one).size, _used(one).ref_count > 0) for one in volumes]),
     ]
-    table.show(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], rows)
+    heading = ("TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE")
+    table.show(heading, [(*map(str, row[:3]), *(table.size(max(0, size)) for size in row[3:])) for row in rows])
     if verbose:
         click.echo()
         each = [
-            [", ".join(image.names) or image.id, table.size(image.unique + image.shared), table.size(image.shared)]
-            for image in usage.images
+            [
+                ", ".join(image.repo_tags or ()) or image.id,
+                table.size(image.size),
+                table.size(max(0, image.shared_size)),
+            ]
+            for image in images
         ]
         table.show(["IMAGE", "SIZE", "SHARED SIZE"], each)
 
 
-def _volumes_row(client: Client) -> list[str]:
-    sizes = {volume: volume.size for volume in client.volumes.list()}
-    idle = client.volumes.list({"dangling": True})
-    free = sum(sizes.get(volume, 0) for volume in idle)
-    return [
-        "Local Volumes",
-        str(len(sizes)),
-        str(len(sizes) - len(idle)),
-        table.size(sum(sizes.values())),
-        table.size(free),
-    ]
+_ALIVE = ("running", "paused", "restarting")
+
+
+def _own_size(image: ImageSummary) -> int:
+    return image.size - max(0, image.shared_size)
+
+
+def _used(volume: Volume) -> UsageData:
+    return volume.usage_data or UsageData()
+
+
+def _row(kind: str, each: list[tuple[int, bool]]) -> tuple[str, int, int, int, int]:
+    """The line of things with a size each, of which some are in use."""
+    idle = sum(size for size, active in each if not active)
+    return kind, len(each), sum(active for _, active in each), sum(size for size, _ in each), idle
+
+
+@click.command("info")
+@documents.format_option
+@click.pass_obj
+def info_command(client: Client, form: str | None) -> None:
+    """Show what the engine is and has."""
+    found = client.info()
+    if form:
+        from wherry.gotemplate import Template
+
+        click.echo(Template("{{json .}}" if form == "json" else form).render(told(found)))
+        return
+    for name, value in (
+        ("Containers", found.containers),
+        (" Running", found.containers_running),
+        (" Paused", found.containers_paused),
+        (" Stopped", found.containers_stopped),
+        ("Images", found.images),
+        ("Server Version", found.server_version),
+        ("Storage Driver", found.driver),
+        ("Logging Driver", found.logging_driver),
+        ("Cgroup Driver", found.cgroup_driver),
+        ("Cgroup Version", found.cgroup_version),
+        ("Runtimes", " ".join(sorted(found.runtimes))),
+        ("Default Runtime", found.default_runtime),
+        ("Kernel Version", found.kernel_version),
+        ("Operating System", found.operating_system),
+        ("OSType", found.os_type),
+        ("Architecture", found.architecture),
+        ("CPUs", found.ncpu),
+        ("Total Memory", table.binary_size(found.mem_total)),
+        ("Name", found.name),
+        ("Docker Root Dir", found.docker_root_dir),
+    ):
+        click.echo(f"{name}: {value}")
 
 
 @click.command("doctor")

@@ -11,9 +11,10 @@ import attrs
 
 from wherry.engineapi.execs import ExecInspect
 from wherry.engineapi.networks import NetworkConnect
+from wherry.engineapi.system import DiskUsage, SystemInfo
 from wherry.options import Options
 from wherry.remote import creation
-from wherry.remote.address import OURS, Address, find, of_host, parse
+from wherry.remote.address import OURS, Address, context, find, of_host, parse
 from wherry.remote.api import Api, Request, filters, lines_of
 from wherry.remote.connection import EngineUnreachable
 from wherry.remote.containers import RemoteContainer, RemoteContainerCollection, RemoteExec, create
@@ -24,6 +25,9 @@ from wherry_images.errors import ImageNotFound
 
 if TYPE_CHECKING:
     from wherry.stats import Stats
+
+
+_CONTEXT = "context:"
 
 
 @attrs.frozen
@@ -116,6 +120,14 @@ class RemoteClient:
         """As `Client.stats`."""
         return [container.stats(stream=False) for container in self.containers.list()]
 
+    def info(self) -> SystemInfo:
+        """As `Client.info`."""
+        return self.api.read(SystemInfo, "/info")
+
+    def df(self) -> DiskUsage:
+        """As `Client.df`."""
+        return self.api.read(DiskUsage, "/system/df")
+
     def version(self) -> dict[str, str]:
         """The engine's, in its words."""
         return {name: value for name, value in self.api.get("/version").items() if isinstance(value, str)}
@@ -200,11 +212,13 @@ def _seconds(when: float | datetime) -> str:
 
 def choose(host: str) -> RemoteClient | None:
     """
-    The engine that *host* names; "env" stands for the docker command's. "auto" is wherry's daemon, or the docker
-    command's, if one answers, and None otherwise. Raises InvalidArgument, NotFound.
+    The engine that *host* names; "env" stands for the docker command's, "context:NAME" for one of its contexts. "auto"
+    is wherry's daemon, or the docker command's, if one answers, and None otherwise. Raises InvalidArgument, NotFound.
     """
     if host == "env":
         return RemoteClient.at(find())
+    if host.startswith(_CONTEXT):
+        return RemoteClient.at(context(host.removeprefix(_CONTEXT)))
     if host != "auto":
         return RemoteClient.at(of_host(host))
     for address in (parse(OURS), find()):

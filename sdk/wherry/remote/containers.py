@@ -1,6 +1,8 @@
 """Containers of a distant engine: the methods of `Container`, as calls of the Engine API."""
 
+import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -287,11 +289,11 @@ class RemoteContainer(Container):
     def _log_lines(
         self,
         follow: bool,
-        stdout: bool,
-        stderr: bool,
-        tail: int | str,
-        since: float | datetime,
-        until: float | datetime | None,
+        stdout: bool = True,
+        stderr: bool = True,
+        tail: int | str = "all",
+        since: float | datetime = 0,
+        until: float | datetime | None = None,
     ) -> Iterator[Line]:
         if not (stdout or stderr):
             raise InvalidArgument("stdout and stderr are both off: there is nothing to read")
@@ -380,6 +382,24 @@ class RemoteContainer(Container):
             ended=self._ended,
             resize=lambda rows, columns: self._post("resize", {"h": rows, "w": columns}),
         )
+
+    @property
+    def _stdio(self) -> tuple[bool, bool]:
+        config = self.document.config
+        return config.tty, config.open_stdin
+
+    @contextmanager
+    def _ending(self) -> Iterator[Callable[[], int | None]]:
+        """Waiting begins at once, for an engine forgets one that it removes itself."""
+        removed = self.document.host_config.auto_remove
+        query = {"condition": "removed" if removed else "next-exit"}
+        request = Request("POST", f"/containers/{self.id}/wait", query, about=self._about)
+        with self._api.exchange(request) as (_, answer):
+
+            def code() -> int | None:
+                return understood(json.loads(answer.body()), ContainerWait).status_code
+
+            yield code
 
     def _ended(self) -> int | None:
         """Its exit code; 0 for one that is gone: nobody knows it any more."""
@@ -498,10 +518,15 @@ class RemoteContainerCollection:
     ) -> "builtins.list[RemoteContainer]":
         """As `ContainerCollection.list`."""
         bounds = {name: value for name, value in (("before", before), ("since", since)) if value is not None}
-        wanted = _filters({**(filters or {}), **bounds})
-        query = {"all": all, "limit": limit, "filters": wanted}
-        found = self._api.read_all(ContainerSummary, "/containers/json", query)
+        found = self.summaries(all=all, limit=limit, filters={**(filters or {}), **bounds})
         return [RemoteContainer(one.id, self._api) for one in found]
+
+    def summaries(
+        self, *, all: bool = False, limit: int | None = None, filters: Mapping[str, Any] | None = None
+    ) -> "builtins.list[ContainerSummary]":
+        """As `ContainerCollection.summaries`."""
+        query = {"all": all, "limit": limit, "filters": _filters(filters)}
+        return self._api.read_all(ContainerSummary, "/containers/json", query)
 
     def prune(self) -> "builtins.list[str]":
         """Remove every container that does not run; returns their ids."""

@@ -165,7 +165,8 @@ class RemoteImageCollection:
             what, _, name = message.stream.strip().partition(": ")
             if what in ("Loaded image", "Loaded image ID"):
                 loaded.append(name)
-        return [self.get(name) for name in loaded]
+        found = [self.get(name) for name in loaded]
+        return list({image.id: image for image in found}.values())
 
     def import_(
         self,
@@ -270,6 +271,11 @@ def _written(value: Any) -> str:
     return json.dumps(list(value)) if isinstance(value, list | tuple) else str(value)
 
 
+def _manifest_of(digests: Sequence[str]) -> str:
+    """An engine before API 1.48 tells it by the names alone under which a registry has it."""
+    return digests[0].rpartition("@")[2] if digests else ""
+
+
 def _image(found: ImageInspect, history: Sequence[HistoryItem]) -> Image:
     """The Engine API's image as a value of wherry's."""
     steps = [
@@ -290,7 +296,7 @@ def _image(found: ImageInspect, history: Sequence[HistoryItem]) -> Image:
             "history": steps,
         },
         id=Digest(found.id),
-        manifest=Digest(found.descriptor.digest if found.descriptor is not None else ""),
+        manifest=Digest(found.descriptor.digest if found.descriptor is not None else _manifest_of(digests)),
         names=tuple(str(parse_reference(tag)) for tag in tags),
         digests=tuple(str(parse_reference(digest)) for digest in digests),
         size=found.size,

@@ -77,6 +77,9 @@ class RemoteProcess(Attachment):
         """Let go of it; it goes on. Safe to repeat."""
         self._connection.close()
 
+    def _begin(self) -> None:
+        """Its connection is there from the first."""
+
     def fileno(self) -> int:
         """Readable when `read` would not wait, unless a piece is there already."""
         return self._connection.fileno()
