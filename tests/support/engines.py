@@ -76,9 +76,10 @@ def needed(*programs: str) -> None:
 
 
 @contextmanager
-def _island() -> Iterator[tuple[str, ...]]:
-    """What to put before a command that shall run there."""
-    command = ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", _ISLAND]
+def _island(*, own_network: bool = True) -> Iterator[tuple[str, ...]]:
+    """What to put before a command that shall run there; without a network of its own it is in the caller's."""
+    network = ["--net"] if own_network else []
+    command = ["unshare", "--mount", *network, "--propagation", "private", "sh", "-c", _ISLAND]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n"
@@ -125,11 +126,11 @@ def _running(command: Sequence[str], log: Path, client: Engine) -> Iterator[None
 
 
 @contextmanager
-def docker(folder: Path) -> Iterator[Engine]:
-    """dockerd, which knows `runc` and `wherry`; its docker command."""
+def docker(folder: Path, *, own_network: bool = True) -> Iterator[Engine]:
+    """dockerd, which knows `runc` and `wherry`; its docker command. Its network is its own, or the caller's."""
     needed("dockerd", "docker", "runc")
     (folder / "daemon.json").write_text("{}")
-    with _cgroup_parent() as parent, _island() as prefix:
+    with _cgroup_parent() as parent, _island(own_network=own_network) as prefix:
         options = {
             "--data-root": folder / "data",
             "--exec-root": folder / "exec",
