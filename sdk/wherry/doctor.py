@@ -40,7 +40,7 @@ def examine(root: str, engine: "LocalEngine") -> list[Check]:
         found.append(Check(name="user namespace", status=MISSING, found=str(error), remedy=remedy))
     if os.geteuid() != 0:
         found += _way_out()
-    return found + list(_root(root))
+    return found + list(_root(root)) + list(_shims(engine))
 
 
 def _inside(engine: "LocalEngine") -> list[Check]:
@@ -267,6 +267,21 @@ def _root(root: str) -> Iterator[Check]:
         )
     else:
         yield Check(name="root", status=OK, found=f"{root}, {room >> 30} GiB left")
+
+
+def _shims(engine: "LocalEngine") -> Iterator[Check]:
+    """Whose shim was killed: the container goes on, with nobody to look after it."""
+    if not os.path.exists(engine.root / "wherry.db"):
+        return
+    for record in engine.records():
+        state = engine.state(record)
+        if state.pid and not state.shim:
+            yield Check(
+                name="shim",
+                status=WARNING,
+                found=f"container {record.name} goes on, but its shim was killed: no logs, execs, names and restarts",
+                remedy=f"wherry restart {record.name}",
+            )
 
 
 def _filesystem(path: str) -> str:

@@ -107,7 +107,7 @@ def test_a_connecting_client_that_is_killed_can_be_repeated(client: Client, worl
 
 
 def test_a_killed_shim_breaks_no_other_containers_network(client: Client, world: World) -> None:
-    """Its ports are free for the next one, the others' answer as before, and what it left is collected."""
+    """Its ports are free for the next one, the others' answer as before, and what it left is told and collected."""
     front = client.networks.create("front", enable_ipv6=True)
     serve = ["sh", "-c", "mkdir /w; hostname > /w/index.html; exec httpd -f -h /w -p 80"]
 
@@ -125,9 +125,18 @@ def test_a_killed_shim_breaks_no_other_containers_network(client: Client, world:
     os.kill(client._engine.state(one._record).shim, signal.SIGKILL)
     assert settled(lambda: [] if client._engine.state(one._record).shim == 0 else ["alive"]) == []
     assert get(8081) == ["two"]
+    [check] = [check for check in client.doctor() if check.name == "shim"]
+    assert "container one goes on" in check.found
+    assert check.remedy == "wherry restart one"
     one.remove(force=True)
+    assert "shim" not in {check.name for check in client.doctor()}
     assert get(8080) == []
     three = start("three", 8080)
+    four = client.run("busybox", ["sleep", "1000"], name="four", network="front")
+    os.kill(client._engine.state(four._record).shim, signal.SIGKILL)
+    world.wherry("restart", "--time", "0", "four")  # as the doctor says
+    assert client._engine.state(four._record).shim
+    four.remove(force=True)
     assert settled(lambda: [] if get(8080) == ["three"] else ["no answer"]) == []
     assert get(8081) == ["two"]
     for container in (two, three):

@@ -22,6 +22,7 @@ from support.users import User
 from support.world import World
 from wherry import Client
 from wherry.container import Container
+from wherry.errors import StartFailed
 from wherry_shim import records
 
 pytestmark = pytest.mark.e2e
@@ -227,3 +228,11 @@ def test_the_way_out_goes_with_the_last_container(client: Client, world: World, 
         assert settled(lambda: ["there"] if _lives(keeper["pid"]) else []) == []  # type: ignore[index] # JSON
     else:
         assert keeper == {}
+
+
+@pytest.mark.parametrize("way", [""], indirect=True)
+def test_a_users_ports_are_not_of_sctp(client: Client) -> None:
+    """The proxy hands none on, and says so before anything is left."""
+    with pytest.raises(StartFailed, match=r"publish sctp port 9132: .*knows no sctp"):
+        client.run("busybox", "true", ports={"132/sctp": 9132})
+    assert client.containers.list(all=True) == []

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ import pytest
 from support import host as hosts
 from support.host import ADDRESS as HOST
 from support.host import NEIGHBOUR
-from support.namespace import LOOPBACK, arrived, ask, inside, listening, new_namespace, udp
+from support.namespace import LOOPBACK, arrived, ask, inside, listening, new_namespace, output, udp
 from wherry import network as networks
 from wherry.portbinding import parse_ports
 from wherry_images.database import Database
@@ -165,6 +166,27 @@ def test_a_udp_client_that_was_there_before_is_heard(world: World) -> None:
                 detach(container.attachment)
         elsewhere.sendto(b"still", (HOST, asking.getsockname()[1]))
         assert asking.recv(100) == b"still"
+
+
+def test_sctp_is_translated_also_where_nobody_has_sockets_of_it(world: World) -> None:
+    """A number must be given then, as there is none to keep it; the maps have it by its own protocol."""
+    world.start("one", {"132/sctp": 9132, "133/sctp": (HOST, 9133)})
+    shown = output("nft", "list", "table", world.network().table)
+    assert re.search(r"sctp \. 9132 : 172\.\d+\.0\.2 \. 132", shown)
+    assert re.search(rf"{HOST} \. sctp \. 9133 : 172\.\d+\.0\.2 \. 133", shown)
+    if _has_sctp():
+        assert world.start("two", {"132/sctp": None}).port(132)
+    else:
+        with pytest.raises(AttachFailed, match=r"reserve sctp port 0 of .*: Protocol not supported"):
+            world.start("two", {"132/sctp": None})
+
+
+def _has_sctp() -> bool:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_a_port_of_one_address_is_published_there_alone(world: World) -> None:
