@@ -129,7 +129,7 @@ def check_local(request: Request) -> None:
     host = request.headers.get("host", "").rpartition(":")[0].strip("[]") or request.headers.get("host", "")
     if host not in _LOOPBACK:
         raise PermissionDenied(f"the Host {host[:200]!r} is not this machine's own name")
-    if "origin" in request.headers:
+    if request.headers.get("origin", f"http://{request.headers['host']}") != f"http://{request.headers['host']}":
         raise PermissionDenied("requests of web pages are refused")
 
 

@@ -44,6 +44,7 @@ from wherry_daemon.http import FRAMES, RAW_STREAM, TAR, Answer, Empty, Hijack, H
 from wherry_daemon.refusals import BadParameter, NotModified, message
 from wherry_daemon.routes import Routes
 from wherry_daemon.streams import carry, documents, encoded, frame
+from wherry_daemon.websocket import accept
 from wherry_images.errors import ImageNotFound
 from wherry_oci.errors import Conflict, Error, InvalidArgument, NotFound
 
@@ -429,6 +430,16 @@ def _new_types(request: Request) -> bool:
 
 @route("POST", "/containers/{id}/attach")
 def attach(context: Context, request: Request, name: str) -> Answer:
+    return _attach(context, request, name, websocket=False)
+
+
+@route("GET", "/containers/{id}/attach/ws")
+def attach_websocket(context: Context, request: Request, name: str) -> Answer:
+    """As `attach`, by messages of a WebSocket, in which both streams come without frames."""
+    return _attach(context, request, name, websocket=True)
+
+
+def _attach(context: Context, request: Request, name: str, *, websocket: bool) -> Answer:
     record = context.engine.record(name.removeprefix("/"))
     state = context.engine.state(record)
     if state.status == "paused":
@@ -438,7 +449,9 @@ def attach(context: Context, request: Request, name: str) -> Answer:
     wanted = [stream for stream in ("stdout", "stderr") if request.flag(stream)]
     streaming = request.flag("stream")
     terminal = bool(record.settings["tty"])
+    raw = terminal or websocket
     once = _kept_request(context, record.id).stdin_once
+    opening = accept(request.headers, request.path, discards=not stdin) if websocket else None
     container = context.container(record.id)
     attachment = container.attach(logs=request.flag("logs")) if streaming else None
 
@@ -447,21 +460,23 @@ def attach(context: Context, request: Request, name: str) -> Answer:
             if request.flag("logs"):
                 streams = _chosen_streams("stdout" in wanted, "stderr" in wanted)
                 for line in _log_lines(context, record, streams=streams):
-                    client.write(line.content if terminal else frame(line.stream, line.content))
+                    client.write(line.content if raw else frame(line.stream, line.content))
             client.end()
             return
         with attachment:
             carry(
                 client,
                 attachment,
-                terminal=terminal,
-                stdin=stdin,
+                terminal=raw,
+                # A WebSocket is listened to in any case: the client closes it by a message.
+                stdin=stdin or websocket,
                 wanted=wanted,
-                end_input=once or not terminal,
+                end_input=stdin and (once or not terminal),
                 keys=keys if terminal else None,
             )
 
-    return Hijack(serve=serve, type=RAW_STREAM if terminal or not _new_types(request) else FRAMES)
+    kind = RAW_STREAM if raw or not _new_types(request) else FRAMES
+    return Hijack(serve=serve, type=kind, websocket=opening)
 
 
 # files

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import attrs
@@ -19,6 +19,9 @@ import h11
 
 from wherry.engineapi.document import parse
 from wherry_oci.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from wherry_daemon.websocket import Opening
 
 T = TypeVar("T")
 
@@ -77,6 +80,7 @@ class Hijack:
 
     serve: "Callable[[Hijacked], None]"
     type: str = RAW_STREAM
+    websocket: "Opening | None" = None
 
 
 Answer = Json | Empty | Stream | Hijack
@@ -97,8 +101,8 @@ class Hijacked:
         """Whether there is something to read that poll(2) does not know of."""
         return bool(self._early)
 
-    def read(self) -> bytes:
-        """Some bytes, or b"" when the client sends no more. Raises ClientGone."""
+    def read(self) -> bytes | None:
+        """Some bytes, b"" when the client sends no more, None when nothing has come yet. Raises ClientGone."""
         if self._early:
             early, self._early = self._early, b""
             return early
@@ -310,6 +314,16 @@ class HttpConnection:
         self.send_bytes("\r\n".join([*lines, "", ""]).encode("latin-1"))
         self._let_headers_be_read()
         return Hijacked(self._end, bytes(early))
+
+    def open_websocket(self, opening: "Opening") -> Hijacked:
+        """Give the connection away as a WebSocket."""
+        from wherry_daemon.websocket import WebSocket
+
+        for _ in self.pieces():
+            continue
+        early, _ = self._http.trailing_data
+        self.send_bytes(opening.answer)
+        return WebSocket(self._end, bytes(early), opening)
 
     def _let_headers_be_read(self) -> None:
         """

@@ -217,6 +217,9 @@ class Server:
         return self._send(connection, request, answer)
 
     def _send(self, connection: HttpConnection, request: Request, answer: Answer) -> bool:
+        if isinstance(answer, Hijack) and answer.websocket is not None:
+            answer.serve(connection.open_websocket(answer.websocket))
+            return False
         if isinstance(answer, Hijack):
             upgrade = "upgrade" in request.headers.get("connection", "").lower()
             hijacked = connection.hijack([*self._headers, ("Content-Type", answer.type)], upgrade=upgrade)

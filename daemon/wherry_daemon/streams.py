@@ -86,6 +86,8 @@ def _pass_output(client: Hijacked, process: "Process", terminal: bool, wanted: f
 def _pass_input(client: Hijacked, process: "Process", keys: "DetachKeys | None", end_input: bool) -> bool | None:
     """Whether more may come; None when the user leaves."""
     typed = client.read()
+    if typed is None:
+        return True
     if not typed:
         if end_input:
             process.close_stdin()

@@ -2,12 +2,15 @@
 
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -94,26 +97,120 @@ def test_any_request_is_answered(
     filled = "/".join(quote(next(parts), safe="%") or "x" if part.startswith("{") else part for part in path.split("/"))
     if method == "GET" and filled.endswith(("/stats", "/logs")):
         query = {name: value for name, value in query.items() if name not in ("stream", "follow")} | {"stream": "0"}
+    _check_answer(door, method, f"{filled}?{urlencode(query)}", body)
+
+
+def _check_answer(door: str, method: str, target: str, body: Any) -> None:
+    """It comes in time; a refusal says why, and is our fault only where that is told."""
     connection = _Connection(door)
     try:
-        connection.request(
-            method,
-            f"/v1.51{filled}?{urlencode(query)}",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
+        content = json.dumps(body).encode()
+        connection.request(method, f"/v1.51{target}", content, {"Content-Type": "application/json"})
         answer = connection.getresponse()
-        content = answer.read()
+        told = answer.read()
     finally:
         connection.close()
-    assert b"Traceback" not in content
+    assert b"Traceback" not in told
     if answer.status >= 400 and method != "HEAD":
-        said = json.loads(content)["message"]
+        said = json.loads(told)["message"]
         assert said
-        assert "wherry failed" not in said, (method, filled, query, body)
-        assert answer.status != 500 or _has_a_cause(said), (method, filled, query, body, said)
+        assert "wherry failed" not in said, (method, target, body)
+        assert answer.status != 500 or _has_a_cause(said), (method, target, body, said)
 
 
 def _has_a_cause(said: str) -> bool:
     """What is not the request's fault: the registry that no test has, a start that failed."""
     return any(word in said for word in ("registry", "docker.io", "start", "connect", "resolve"))
+
+
+# -- Docker's own description ------------------------------------------------------------------------------------------
+
+# api/docs/v1.51.yaml of Docker's sources; it is theirs, and so is not kept here.
+_DESCRIPTION = os.environ.get("WHERRY_DOCKER_API")
+
+
+def _described(description: dict[str, Any]) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Method, path and parameters of each operation that ends by itself, on this machine."""
+    found = []
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            key = (method.upper(), path)
+            if key in _ENDLESS | _ABROAD or path == "/containers/{id}/attach/ws":
+                continue
+            found.append((*key, [*methods.get("parameters", []), *operation.get("parameters", [])]))
+    return found
+
+
+def _values(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 0) -> st.SearchStrategy[Any]:
+    """What *schema* describes, now and then something else."""
+    return st.one_of(_fitting(schema, definitions, depth), _fitting(schema, definitions, depth), _JSON)
+
+
+def _fitting(schema: dict[str, Any], definitions: dict[str, Any], depth: int) -> st.SearchStrategy[Any]:
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    if depth > 4:
+        return st.none()
+    kind = schema.get("type")
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if "allOf" in schema:
+        parts = [_fitting(part, definitions, depth + 1) for part in schema["allOf"]]
+        return st.tuples(*parts).map(
+            lambda found: {k: v for one in found if isinstance(one, dict) for k, v in one.items()}
+        )
+    if kind == "array":
+        return st.lists(_values(schema.get("items", {}), definitions, depth + 1), max_size=3)
+    if kind == "object" or "properties" in schema:
+        fields = {name: _values(one, definitions, depth + 1) for name, one in schema.get("properties", {}).items()}
+        if not fields:
+            inner = schema.get("additionalProperties")
+            values = _values(inner, definitions, depth + 1) if isinstance(inner, dict) else _JSON
+            return st.dictionaries(st.sampled_from(["80/tcp", "/d", "a.b", "x", ""]), values, max_size=3)
+        return st.fixed_dictionaries({}, optional=fields)
+    plain: dict[Any, st.SearchStrategy[Any]] = {
+        "string": st.sampled_from(["", "busybox", "x", "/x", "always", "10.0.0.0/24", "1m"]) | st.text(max_size=12),
+        "integer": st.integers(-2, 2**31) | st.sampled_from([0, 1, -(2**63), 2**63]),
+        "number": st.floats(allow_nan=False, allow_infinity=False),
+        "boolean": st.booleans(),
+    }
+    return plain.get(kind, _JSON)
+
+
+@pytest.mark.skipif(
+    _DESCRIPTION is None, reason="WHERRY_DOCKER_API names no description of the API (api/docs/v1.51.yaml)"
+)
+@pytest.mark.timeout(900)
+def test_any_request_of_the_published_description_is_answered(door: str) -> None:
+    """Every operation that Docker describes, with parameters of the types that it says, and of others."""
+    assert _DESCRIPTION is not None
+    description = yaml.safe_load(Path(_DESCRIPTION).read_text(encoding="utf-8"))
+    operations, definitions = _described(description), description["definitions"]
+    assert len(operations) > 90
+
+    @settings(
+        max_examples=int(os.environ.get("WHERRY_FUZZ_EXAMPLES", "1000")),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    )
+    @given(data=st.data(), operation=st.sampled_from(operations))
+    def ask(data: st.DataObject, operation: tuple[str, str, list[dict[str, Any]]]) -> None:
+        method, path, parameters = operation
+        query: dict[str, str] = {}
+        body: Any = None
+        for one in parameters:
+            if one["in"] == "path":
+                name = data.draw(st.sampled_from(_NAMES))
+                path = path.replace(f"{{{one['name']}}}", quote(name, safe="%") or "x")
+            elif one["in"] == "query" and one["name"] not in ("follow", "stream"):
+                value = data.draw(st.none() | _values(one, definitions).map(str))
+                query |= {} if value is None else {one["name"]: value}
+            elif one["in"] == "body":
+                body = data.draw(_values(one["schema"], definitions))
+        if path.endswith("/stats"):
+            query["stream"] = "0"
+        _check_answer(door, method, f"{path}?{urlencode(query, errors='replace')}", body)
+
+    ask()
