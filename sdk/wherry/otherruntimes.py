@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wherry.options import Options
 
 KNOWN = ("runc", "crun", "youki", "runsc", "wherry-oci")  # which a host is searched for when it is asked what it has
+_VERSION = "1.0.2"  # what config.json keeps to then: crun takes no later one from before its own time
 _INIT_PROGRAMS = ("docker-init", "tini-static")
 _INIT = "/sbin/docker-init"  # in the container, as in Docker's
 
@@ -44,6 +45,7 @@ def adapt(spec: dict[str, Any], options: "Options") -> None:
         raise Unsupported(
             f"userns_mode with runtime={options.runtime!r}: only {OWN_RUNTIME!r} gives containers user namespaces"
         )
+    spec["ociVersion"] = _VERSION
     if not options.privileged and not options.seccomp_unconfined:
         from wherry_oci.seccomp import default_profile
 

@@ -22,7 +22,7 @@ _SHOWN = 4096  # bytes of what a runtime said
 # What runc, crun and others say of a program that is not there, that cannot be executed, and of a container that ended.
 _OF_PROGRAMS = ("exec:", "executable file", "open executable")
 _NOT_FOUND = ("executable file not found", "not found in $path", "no such file or directory")
-_NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error", "not executable")
+_NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error", "operation not permitted")
 _GONE = ("not running", "already finished", "does not exist", "no such process", "is stopped")
 
 

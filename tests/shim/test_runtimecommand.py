@@ -62,6 +62,7 @@ def test_operations_are_the_commands_of_runc(runtime: RuntimeCommand, tmp_path: 
         ("executable file `no` not found in $PATH: No such file or directory", "not_found"),
         ('exec: "/etc/passwd": permission denied', "not_executable"),
         ("open executable: Permission denied", "not_executable"),
+        ("open executable: Operation not permitted", "not_executable"),
         ("error mounting /x: no such file or directory", "system"),
         ("container not running", "gone"),
         ("container ID does not exist", "gone"),
