@@ -42,6 +42,8 @@ JUDGES = {
     "iptables": "dockerd's networks",
     "openssl": "certificates for registries",
     "strace": "shows what a process did",
+    "systemd": "makes control groups for the runtime",
+    "dbus-daemon": "the bus between the two",
 }
 RIVALS = {
     "docker.io": "docker and dockerd",

@@ -160,6 +160,8 @@ def test_exec_takes_what_flags_and_files_say(runtime: Runtime) -> None:
     assert runtime("exec", "--process", str(runtime.path / "process.json"), "one").returncode == 9
     missing = runtime("exec", "one", "nosuch")
     assert (missing.returncode, "executable file not found" in missing.stderr) == (255, True)
+    refused = runtime("ps", "one", "--", "--nosuch")
+    assert (refused.returncode, "unknown gnu long option" in refused.stderr) == (1, True)
     pids = json.loads(runtime("ps", "--format", "json", "one").stdout)
     assert pids == [runtime.state("one")["pid"]]
 

@@ -6,7 +6,7 @@ import sys
 from wherry_oci.linux import mount as m
 
 _BOOTSTRAP = (
-    "import sys;sys.path.insert(0,sys.argv[1]);from wherry_oci.command import run;"
+    "import sys;sys.path[:0]=sys.argv[1].split(':');from wherry_oci.command import run;"
     "import os;status=run(sys.argv[2:]);sys.stdout.flush();os._exit(status)"
 )
 _CHUNK = 1 << 30
@@ -15,10 +15,22 @@ _CHUNK = 1 << 30
 def execute(arguments: list[str]) -> None:
     """Become `wherry-oci` *arguments* again, in an interpreter that cannot be written. Raises OSError."""
     interpreter = os.path.realpath(sys.executable)
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    roots = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), *_needed(arguments)]
     image = _out_of_the_way(open_read_only(interpreter))
-    command = [interpreter, "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP, root, *arguments]
+    command = [interpreter, "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP, ":".join(roots), *arguments]
     os.execve(f"/proc/self/fd/{image}", command, os.environ)
+
+
+def _needed(arguments: list[str]) -> list[str]:
+    """Where the library is that only `--systemd-cgroup` takes: without `site` it would not be found."""
+    if not any(argument.lstrip("-").startswith("systemd-cgroup") for argument in arguments):
+        return []
+    from importlib.util import find_spec
+
+    library = find_spec("jeepney")
+    if library is None or library.origin is None:
+        return []
+    return [os.path.dirname(os.path.dirname(os.path.abspath(library.origin)))]
 
 
 def open_read_only(interpreter: str) -> int:

@@ -7,6 +7,7 @@ from wherry_oci.command.arguments import FLAGS, Request
 from wherry_oci.command.output import indented, table
 from wherry_oci.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, Unsupported
 from wherry_oci.runtime import lifecycle, quickjson
+from wherry_oci.runtime.failure import RuntimeFailure
 from wherry_oci.runtime.statefile import ContainerDirectory, all_ids
 
 TYPE_CHECKING = False
@@ -102,6 +103,8 @@ def _ps(request: Request, root: str, report: "Report") -> int:
     import subprocess
 
     shown = subprocess.run(["ps", *(arguments or ["-ef"])], capture_output=True, text=True, check=False)
+    if shown.returncode != 0 and shown.stderr:
+        raise RuntimeFailure("system", f"ps {' '.join(arguments)}".rstrip(), shown.stderr.strip())
     lines = shown.stdout.splitlines()
     header = lines[0].split() if lines else []
     if "PID" not in header:
@@ -120,12 +123,15 @@ def _features(request: Request, root: str, report: "Report") -> int:
 
 def features() -> "dict[str, Any]":
     """What this runtime can do (runtime-spec features.md, features-linux.md)."""
+    from importlib.util import find_spec
+
     from wherry_oci.linux import scheduling
     from wherry_oci.linux.namespaces import BY_NAME
     from wherry_oci.linux.process import CAPABILITIES
     from wherry_oci.runtime.mountoptions import known_options
     from wherry_oci.seccomp.filter import KNOWN_ACTIONS, KNOWN_ARCHITECTURES, KNOWN_FLAGS, KNOWN_OPERATORS
 
+    systemd = find_spec("jeepney") is not None
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": lifecycle.OCI_VERSION,
@@ -137,8 +143,8 @@ def features() -> "dict[str, Any]":
             "cgroup": {
                 "v1": True,
                 "v2": True,
-                "systemd": False,
-                "systemdUser": False,
+                "systemd": systemd,
+                "systemdUser": systemd,
                 "rdma": True,
             },
             "seccomp": {

@@ -532,9 +532,13 @@ def _memory_v2(resources: "dict[str, Any]") -> list[tuple[str, str]]:
     if memory.get("reservation") is not None:
         writes.append(("memory.low", _or_max(memory["reservation"])))
     if swap is not None:  # runtime-spec counts memory and swap together, v2 swap alone
-        alone = swap if swap < 0 or limit is None or limit < 0 else max(swap - limit, 0)
-        writes.append(("memory.swap.max", _or_max(alone)))
+        writes.append(("memory.swap.max", _or_max(swap_alone(swap, limit))))
     return writes
+
+
+def swap_alone(swap: int, limit: int | None) -> int:
+    """What of *swap*, memory and swap together, is beyond the *limit* of memory; -1 for any."""
+    return swap if swap < 0 or limit is None or limit < 0 else max(swap - limit, 0)
 
 
 def _or_max(value: int) -> str:
@@ -558,12 +562,16 @@ def _cpu_v1(resources: "dict[str, Any]") -> list[tuple[str, str]]:
     ]
 
 
+def cpu_weight(shares: int) -> int:
+    """v1's 2..262144 onto v2's 1..10000, as runc and crun agree on it."""
+    return 1 + (shares - 2) * 9999 // 262142
+
+
 def _cpu_v2(resources: "dict[str, Any]") -> list[tuple[str, str]]:
     cpu = resources.get("cpu") or {}
     writes = []
     if cpu.get("shares"):
-        # 2..262144 onto 1..10000, as runc and crun agree on it
-        writes.append(("cpu.weight", str(1 + (cpu["shares"] - 2) * 9999 // 262142)))
+        writes.append(("cpu.weight", str(cpu_weight(cpu["shares"]))))
     if cpu.get("quota") or cpu.get("period"):
         writes.append(("cpu.max", f"{_or_max(cpu.get('quota') or -1)} {cpu.get('period') or 100000}"))
     if cpu.get("burst"):
@@ -639,9 +647,14 @@ def _block_v2(resources: "dict[str, Any]") -> list[tuple[str, str]]:
     return writes
 
 
+def io_weight(weight: int) -> int:
+    """v1's 10..1000 onto v2's 1..10000."""
+    return 1 + (weight - 10) * 9999 // 990
+
+
 def _io_weight(whose: str, weight: int) -> str:
     """io.bfq.weight counts as v1 did, from 10 to 1000, io.weight from 1 to 10000."""
-    return f"{whose} {weight}|{whose} {1 + (weight - 10) * 9999 // 990}"
+    return f"{whose} {weight}|{whose} {io_weight(weight)}"
 
 
 def _huge_pages_v1(resources: "dict[str, Any]") -> list[tuple[str, str]]:

@@ -187,6 +187,7 @@ def _new_record(
         "pid_start": None,
         "step": "making",  # then "made"; whether it still waits to be started the gate tells
         "cgroup": cgroup.path if cgroup is not None else None,
+        "scope": getattr(cgroup, "unit", None),  # the unit, when systemd has made the group
         "config": config,
     }
 
@@ -253,9 +254,13 @@ def apparmor_enabled() -> bool:
 
 
 def _cgroup_of(config: "dict[str, Any]", id: str, options: Options) -> Cgroup | None:
-    path = (config.get("linux") or {}).get("cgroupsPath") or f"{_DEFAULT_GROUP}/{id}"
+    path = (config.get("linux") or {}).get("cgroupsPath") or ""
     if options.systemd_cgroup:
-        raise Unsupported("--systemd-cgroup: there is no systemd driver: let the engine use the cgroupfs driver")
+        from wherry_oci.linux.ids import is_host_root
+        from wherry_oci.runtime.systemdscope import Scope
+
+        return Scope.planned(path, id, Hierarchies.find(), user=not is_host_root())
+    path = path or f"{_DEFAULT_GROUP}/{id}"
     if path.strip("/") == "":
         raise RuntimeFailure("invalid", "create cgroup", "$.linux.cgroupsPath must not be the root of all groups")
     hierarchies = Hierarchies.find()
@@ -293,7 +298,14 @@ def _always_allowed() -> "list[dict[str, Any]]":
 
 def cgroup_of(record: "dict[str, Any]") -> Cgroup | None:
     """The group that the container of *record* is in."""
-    return Cgroup(record["cgroup"], Hierarchies.find()) if record.get("cgroup") else None
+    if not record.get("cgroup"):
+        return None
+    if record.get("scope"):
+        from wherry_oci.linux.ids import is_host_root
+        from wherry_oci.runtime.systemdscope import Scope
+
+        return Scope(record["cgroup"], Hierarchies.find(), record["scope"], user=not is_host_root())
+    return Cgroup(record["cgroup"], Hierarchies.find())
 
 
 # state
