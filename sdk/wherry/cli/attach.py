@@ -5,6 +5,7 @@ import os
 import click
 
 from wherry.cli.interactive import attend
+from wherry.cli.names import CONTAINER
 from wherry.cli.parameters import detach_keys_option
 from wherry.client import Client
 from wherry.detachkeys import DetachKeys
@@ -12,7 +13,7 @@ from wherry.errors import NotRunning
 
 
 @click.command("attach")
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @detach_keys_option
 @click.option("--no-stdin", is_flag=True, help="Give it nothing to read")
 @click.option("--sig-proxy", type=bool, default=True, help="Pass signals on to it", show_default=True)

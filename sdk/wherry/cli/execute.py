@@ -3,6 +3,7 @@
 import click
 
 from wherry.cli.interactive import Detached, join
+from wherry.cli.names import CONTAINER
 from wherry.cli.parameters import detach_keys_option
 from wherry.client import Client
 from wherry.detachkeys import DetachKeys
@@ -19,7 +20,7 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 @click.option("-u", "--user", help="user[:group], by name or number")
 @click.option("-w", "--workdir", help="Where it starts")
 @click.option("--privileged", is_flag=True, help="With all capabilities")
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def exec_command(

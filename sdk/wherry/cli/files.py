@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from wherry.cli.names import CONTAINER, IMAGE
 from wherry.client import Client
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _opened(path: str) -> "Iterator[IO[bytes]]":
 
 
 @click.command("save")
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True, type=IMAGE)
 @click.option("-o", "--output", metavar="FILE", help="Instead of stdout")
 @click.pass_obj
 def save_command(client: Client, images: tuple[str, ...], output: str | None) -> None:
@@ -82,7 +83,7 @@ def import_command(client: Client, file: str, reference: str | None, message: st
 
 
 @click.command("export")
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @click.option("-o", "--output", metavar="FILE", help="Instead of stdout")
 @click.pass_obj
 def export_command(client: Client, container: str, output: str | None) -> None:
@@ -91,7 +92,7 @@ def export_command(client: Client, container: str, output: str | None) -> None:
 
 
 @click.command("diff")
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @click.pass_obj
 def diff_command(client: Client, container: str) -> None:
     """Show the files that a container added (A), changed (C) and deleted (D)."""
@@ -100,7 +101,7 @@ def diff_command(client: Client, container: str) -> None:
 
 
 @click.command("commit")
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @click.argument("reference", required=False)
 @click.option("-a", "--author", default="", help="Who made it")
 @click.option("-m", "--message", default="", help="A comment")

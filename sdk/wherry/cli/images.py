@@ -5,6 +5,7 @@ from datetime import datetime
 import click
 
 from wherry.cli import table
+from wherry.cli.names import IMAGE
 from wherry.client import Client
 from wherry.errors import WherryError
 from wherry_images import Image
@@ -79,7 +80,7 @@ def _nanoseconds(text: str) -> int:
 
 
 @click.command("tag")
-@click.argument("source")
+@click.argument("source", type=IMAGE)
 @click.argument("target")
 @click.pass_obj
 def tag_command(client: Client, source: str, target: str) -> None:
@@ -88,7 +89,7 @@ def tag_command(client: Client, source: str, target: str) -> None:
 
 
 @click.command("history")
-@click.argument("image")
+@click.argument("image", type=IMAGE)
 @click.option("--no-trunc", is_flag=True, help="Whole commands")
 @click.pass_obj
 def history_command(client: Client, image: str, no_trunc: bool) -> None:
@@ -104,7 +105,7 @@ def history_command(client: Client, image: str, no_trunc: bool) -> None:
 
 
 @click.command("rmi")
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True, type=IMAGE)
 @click.option("-f", "--force", is_flag=True, help="Even if it has several names, or a stopped container uses it")
 @click.pass_obj
 def rmi_command(client: Client, images: tuple[str, ...], force: bool) -> int:

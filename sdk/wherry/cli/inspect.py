@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from wherry.cli import documents
+from wherry.cli.names import ANYTHING
 from wherry.client import Client
 from wherry.engineapi.document import told
 from wherry.errors import NotFound
@@ -21,7 +22,7 @@ _KINDS: dict[str, Callable[[Client, str], dict[str, Any]]] = {
 
 
 @click.command("inspect")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, type=ANYTHING)
 @click.option("--type", "kind", type=click.Choice(list(_KINDS)), help="Only one of these")
 @documents.format_option
 @click.pass_obj

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import click
 
 from wherry.cli.each import each
+from wherry.cli.names import CONTAINER
 from wherry.cli.parameters import detach_keys_option
 from wherry.client import Client
 from wherry.container import Container
@@ -15,7 +16,7 @@ def for_each(client: Client, names: tuple[str, ...], action: Callable[[Container
     return each(names, lambda name: action(client.containers.get(name)))
 
 
-all_containers = click.argument("containers", nargs=-1, required=True)
+all_containers = click.argument("containers", nargs=-1, required=True, type=CONTAINER)
 
 
 @click.command("start")
@@ -109,7 +110,7 @@ def wait_command(client: Client, containers: tuple[str, ...]) -> int:
 
 
 @click.command("rename")
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @click.argument("new_name")
 @click.pass_obj
 def rename_command(client: Client, container: str, new_name: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from wherry.cli import table
+from wherry.cli.names import CONTAINER
 from wherry.cli.parameters import filters_of
 from wherry.client import Client
 from wherry.container import timestamp
@@ -93,7 +94,7 @@ def _port_text(port: PortSummary) -> str:
 
 
 @click.command("port")
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @click.argument("private_port", required=False)
 @click.pass_obj
 def port_command(client: Client, container: str, private_port: str | None) -> None:
@@ -113,7 +114,7 @@ def port_command(client: Client, container: str, private_port: str | None) -> No
 
 
 @click.command("top")
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @click.pass_obj
 def top_command(client: Client, container: str) -> None:
     """Show the processes of a container."""

@@ -7,6 +7,7 @@ from time import time
 
 import click
 
+from wherry.cli.names import CONTAINER
 from wherry.client import Client
 from wherry.container import timestamp
 from wherry.logreader import Line
@@ -16,7 +17,7 @@ _SPAN = re.compile(r"(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+(?:\.\d+)?)s)?"
 
 
 @click.command("logs")
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @click.option("-f", "--follow", is_flag=True, help="Go on until it ends")
 @click.option("-n", "--tail", default="all", help="Only the last N lines", show_default=True)
 @click.option("-t", "--timestamps", is_flag=True, help="With the time of each line")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wherry.client import Client
+from wherry.cli.names import client_of
 from wherry.errors import ExecutableNotFound, ExecutableNotRunnable, WherryError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ PLACE = "wherry.place"  # in a context's meta: the Reservation, or None
 _VERBS = {
     "attach": ("attach", "Join a running container's streams"),
     "commit": ("files", "Make an image of a container"),
+    "completion": ("completion", "Print what makes a shell complete verbs, flags and names"),
     "cp": ("copying", "Copy files between a container and the host"),
     "create": ("run", "Make a container without starting it"),
     "daemon": ("daemon", "Serve Docker's Engine API, for the docker command and docker-py"),
@@ -180,11 +181,8 @@ def _command(
     docker_context: str | None,
 ) -> None:
     """Containers without a daemon."""
-    if host is not None and docker_context is not None:
-        raise click.UsageError("--host and --context both name an engine: give one of them")
     context.meta[PLACE] = context.obj
-    chosen = host if docker_context is None else f"context:{docker_context}"
-    context.obj = Client(root=root, run=run_directory, host=chosen)
+    context.obj = client_of(root, run_directory, host, docker_context)
 
 
 for _name, _verbs in _GROUPS.items():

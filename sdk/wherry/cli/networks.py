@@ -4,6 +4,7 @@ import click
 
 from wherry.cli import documents, table
 from wherry.cli.each import each
+from wherry.cli.names import CONTAINER, NETWORK
 from wherry.cli.parameters import filters_of, pairs
 from wherry.client import Client
 
@@ -59,8 +60,8 @@ def network_create_command(
 @click.option("--ip", help="Its IPv4 address")
 @click.option("--ip6", help="Its IPv6 address")
 @click.option("--link", "links", multiple=True, metavar="CONTAINER[:ALIAS]", help="What it calls another container")
-@click.argument("network")
-@click.argument("container")
+@click.argument("network", type=NETWORK)
+@click.argument("container", type=CONTAINER)
 @click.pass_obj
 def network_connect_command(
     client: Client,
@@ -77,8 +78,8 @@ def network_connect_command(
 
 @click.command("disconnect")
 @click.option("-f", "--force", is_flag=True, help="Even if the container's shim does not answer")
-@click.argument("network")
-@click.argument("container")
+@click.argument("network", type=NETWORK)
+@click.argument("container", type=CONTAINER)
 @click.pass_obj
 def network_disconnect_command(client: Client, force: bool, network: str, container: str) -> None:
     """Take a container, running or not, out of a network."""
@@ -103,7 +104,7 @@ def network_ls_command(client: Client, chosen: tuple[str, ...], quiet: bool, no_
 
 
 @click.command("inspect")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, type=NETWORK)
 @documents.format_option
 @click.pass_obj
 def network_inspect_command(client: Client, names: tuple[str, ...], form: str | None) -> int:
@@ -112,7 +113,7 @@ def network_inspect_command(client: Client, names: tuple[str, ...], form: str | 
 
 
 @click.command("rm")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, type=NETWORK)
 @click.pass_obj
 def network_rm_command(client: Client, names: tuple[str, ...]) -> int:
     """Remove networks in which no container has a place."""

@@ -5,6 +5,7 @@ import sys
 import click
 
 from wherry.cli import table
+from wherry.cli.names import IMAGE
 from wherry.client import Client
 
 _DOCKER_HUB = "docker.io"
@@ -12,7 +13,7 @@ _SHOWN = 60
 
 
 @click.command("push")
-@click.argument("name")
+@click.argument("name", type=IMAGE)
 @click.option("-q", "--quiet", is_flag=True, help="Print only the digest")
 @click.pass_obj
 def push_command(client: Client, name: str, quiet: bool) -> None:

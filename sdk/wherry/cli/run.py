@@ -10,6 +10,7 @@ import click
 
 from wherry.attachment import Attachment
 from wherry.cli.main import PLACE
+from wherry.cli.names import IMAGE
 from wherry.cli.parameters import detach_keys_option, pairs
 from wherry.client import Client
 from wherry.container import Container
@@ -120,7 +121,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--volume-driver", help="Only local is known"),
             _many("--volumes-from", metavar="CONTAINER[:ro]", help="All volumes of another container"),
             click.option("-w", "--workdir", help="Where it starts"),
-            click.argument("image"),
+            click.argument("image", type=IMAGE),
             click.argument("command", nargs=-1, type=click.UNPROCESSED),
         )
     ):

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from wherry.cli import table
+from wherry.cli.names import CONTAINER
 from wherry.client import Client
 from wherry.container import Container
 from wherry.errors import ContainerNotFound, NotRunning
@@ -22,7 +23,7 @@ _KEYS = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PI
 
 
 @click.command("stats")
-@click.argument("containers", nargs=-1)
+@click.argument("containers", nargs=-1, type=CONTAINER)
 @click.option("--no-stream", is_flag=True, help="Show it once, measured over one second")
 @click.option("--no-trunc", is_flag=True, help="Whole ids")
 @table.format_option

@@ -4,6 +4,7 @@ import click
 
 from wherry.cli import documents, table
 from wherry.cli.each import each
+from wherry.cli.names import VOLUME
 from wherry.cli.parameters import filters_of, pairs
 from wherry.client import Client
 
@@ -41,7 +42,7 @@ def volume_ls_command(client: Client, chosen: tuple[str, ...], quiet: bool, form
 
 
 @click.command("inspect")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, type=VOLUME)
 @documents.format_option
 @click.pass_obj
 def volume_inspect_command(client: Client, names: tuple[str, ...], form: str | None) -> int:
@@ -50,7 +51,7 @@ def volume_inspect_command(client: Client, names: tuple[str, ...], form: str | N
 
 
 @click.command("rm")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, type=VOLUME)
 @click.option("-f", "--force", is_flag=True, help="One that is not there is no error")
 @click.pass_obj
 def volume_rm_command(client: Client, names: tuple[str, ...], force: bool) -> int:
