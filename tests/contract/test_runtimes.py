@@ -121,6 +121,24 @@ def test_mounts_are_the_same(client: Client, tmp_path: Path) -> None:
     assert _lines(client, "cat /v/a/b/f", volumes=["parts:/v:ro"]) == ["inside", "more"]
 
 
+def test_an_image_is_mounted(client: Client) -> None:
+    """With several layers, read-only."""
+    with _run(client, ["touch", "/added"]) as container:
+        container.wait(timeout=20)
+        container.commit("two-layers")
+    script = "ls /image/added /image/bin/busybox; touch /image/x 2>/dev/null || echo ro"
+    found = _lines(client, script, mounts=[wherry.Mount("/image", "two-layers", type="image")])
+    assert found == ["/image/added", "/image/bin/busybox", "ro"]
+
+
+def test_health_is_checked(client: Client) -> None:
+    """By processes in the container, till it is well."""
+    check = {"test": ["CMD-SHELL", "test -e /well"], "interval": "100ms", "retries": 50}
+    with _run(client, ["sh", "-c", "sleep 0.5; touch /well; exec sleep 1000"], healthcheck=check) as container:
+        container.wait_healthy(timeout=60)
+        assert container.attrs["State"]["Health"]["Status"] == "healthy"
+
+
 def test_a_bind_hands_mounts_on_when_it_is_asked_to(client: Client, tmp_path: Path) -> None:
     """From the host into the container (rslave), and back (rshared)."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)

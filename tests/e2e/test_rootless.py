@@ -23,7 +23,7 @@ from support.users import User
 from support.world import World
 from wherry import Client
 from wherry.container import Container
-from wherry.errors import StartFailed
+from wherry.errors import StartFailed, Unsupported
 from wherry.readiness import Port
 from wherry.rootless.adaptation import LimitWarning
 from wherry_oci.runtime.failure import RuntimeFailure
@@ -83,6 +83,13 @@ def test_root_in_the_container_is_the_user_and_others_are_ids_of_its_own(client:
         assert os.stat(upper / "his").st_uid == user.first + 32
         assert os.stat(f"/proc/{container.pid}").st_uid in (0, user.uid)
         assert container.path("/his").stat().st_uid == 33
+
+
+def test_another_runtime_is_refused(client: Client) -> None:
+    """It would need rights that a user's own does without; nothing is left."""
+    with pytest.raises(Unsupported, match="runtime"):
+        client.run("busybox", "true", network="none", runtime="runc")
+    assert client.containers.list(all=True) == []
 
 
 def test_layers_are_unpacked_and_stacked_with_whiteouts_and_owners(client: Client) -> None:
