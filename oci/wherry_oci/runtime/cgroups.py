@@ -148,6 +148,8 @@ def _not_applied(path: str, value: str, error: OSError) -> RuntimeFailure:
 class Cgroup:
     """The group *path* (such as `/wherry/ID`) in each of *hierarchies*."""
 
+    unit: str | None = None  # systemd's, where that makes it (systemdscope)
+
     def __init__(self, path: str, hierarchies: Hierarchies) -> None:
         self.path = "/" + path.strip("/")
         if ".." in self.path.split("/"):

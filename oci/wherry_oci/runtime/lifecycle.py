@@ -187,7 +187,7 @@ def _new_record(
         "pid_start": None,
         "step": "making",  # then "made"; whether it still waits to be started the gate tells
         "cgroup": cgroup.path if cgroup is not None else None,
-        "scope": getattr(cgroup, "unit", None),  # the unit, when systemd has made the group
+        "scope": cgroup.unit if cgroup is not None else None,
         "config": config,
     }
 

@@ -72,7 +72,8 @@ class Scope(Cgroup):
 
     def __init__(self, path: str, hierarchies: Hierarchies, unit: str, *, user: bool) -> None:
         super().__init__(path, hierarchies)
-        self.unit, self._user = unit, user
+        self.unit: str = unit
+        self._user = user
         self._new: Unit | None = None
         self._waiting: dict[str, Any] = {}
         self._stopped = False
