@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from wherry_oci.runtime.cgrouplimits import writes
 from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_oci.runtime.failure import RuntimeFailure
 
@@ -39,7 +40,7 @@ def test_limits_go_where_the_controller_lives(tmp_path: Path) -> None:
         "memory": {"limit": 100, "swap": 150, "reservation": 50},
         "cpu": {"shares": 1024, "quota": 50000, "period": 100000},
     }
-    hybrid = dict(Cgroup("/a/b", _found(tmp_path, _HYBRID)).writes(resources))
+    hybrid = dict(writes(Cgroup("/a/b", _found(tmp_path, _HYBRID)), resources))
     assert hybrid == {
         "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes": "100",
         "/sys/fs/cgroup/memory/a/b/memory.memsw.limit_in_bytes": "150",
@@ -48,7 +49,7 @@ def test_limits_go_where_the_controller_lives(tmp_path: Path) -> None:
         "/sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_period_us": "100000",
         "/sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_quota_us": "50000",
     }
-    pure = dict(Cgroup("a/b", _found(tmp_path, _PURE)).writes({**resources, "pids": {"limit": 7}}))
+    pure = dict(writes(Cgroup("a/b", _found(tmp_path, _PURE)), {**resources, "pids": {"limit": 7}}))
     assert pure == {
         "/sys/fs/cgroup/a/b/memory.max": "100",
         "/sys/fs/cgroup/a/b/memory.low": "50",
@@ -64,8 +65,8 @@ def test_a_limit_that_no_hierarchy_can_hold_is_an_error(tmp_path: Path) -> None:
     """It is never passed over in silence."""
     only_memory = Hierarchies({"memory": "/sys/fs/cgroup/memory"}, None)
     with pytest.raises(RuntimeFailure, match=r"pids\.max=7 needs the pids controller"):
-        Cgroup("/a", only_memory).writes({"pids": {"limit": 7}})
-    assert Cgroup("/a", only_memory).writes({}) == []
+        writes(Cgroup("/a", only_memory), {"pids": {"limit": 7}})
+    assert writes(Cgroup("/a", only_memory), {}) == []
 
 
 @pytest.mark.unit

@@ -9,7 +9,8 @@ set. `linux.cgroupsPath` is `slice:prefix:name` then.
 
 from wherry_oci.errors import Unavailable
 from wherry_oci.runtime import systemdbus
-from wherry_oci.runtime.cgroups import Cgroup, Hierarchies, cpu_weight, io_weight, swap_alone
+from wherry_oci.runtime.cgrouplimits import completed, cpu_weight, io_weight, swap_alone
+from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_oci.runtime.failure import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -142,7 +143,7 @@ class Scope(Cgroup):
     def update(self, resources: "dict[str, Any]") -> None:
         super().update(resources)
         with systemdbus.Manager() as manager:
-            changed = self._properties(self._completed(resources), manager.version)
+            changed = self._properties(completed(self, resources), manager.version)
             if changed:
                 manager.set_properties(self.unit, changed)
 
