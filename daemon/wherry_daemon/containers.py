@@ -247,12 +247,19 @@ def wait(context: Context, request: Request, name: str) -> Answer:
         if condition == "not-running" and state.status == "created":
             yield from documents([ContainerWait()])
             return
+        chosen = condition
+        if chosen == "not-running" and state.alive and _is_restarted(context, container.id):
+            chosen = "next-exit"  # Docker tells the first end, whatever comes after it
         connection = request.connection
-        record = wait_while(context.engine, container.id, condition, lambda: 0.0 if connection.client_left() else None)
+        record = wait_while(context.engine, container.id, chosen, lambda: 0.0 if connection.client_left() else None)
         if record is not None:
             yield from documents([ContainerWait(status_code=record.exit_code)])
 
     return Stream(pieces=ended(), at_once=True)
+
+
+def _is_restarted(context: Context, container_id: str) -> bool:
+    return context.engine.record(container_id).settings["restart"]["name"] not in ("", "no")
 
 
 @route("DELETE", "/containers/{id}")

@@ -379,3 +379,11 @@ def test_the_door_opens_inside_a_program(world: World) -> None:
 def test_wherry_daemon_is_a_verb(world: World) -> None:
     """`wherry daemon`, on the root of the command."""
     assert "--tlsverify" in world.wherry("daemon", "--help").stdout
+
+
+def test_a_wait_ends_with_the_first_end_of_one_that_is_restarted(daemon: Daemon) -> None:
+    """As Docker does it; the next one takes the next end."""
+    daemon.docker("run", "-d", "--name", "one", "--restart", "always", "busybox", "sh", "-c", "sleep 0.3; exit 4")
+    assert daemon.docker("wait", "one") == "4\n"
+    assert daemon.docker("wait", "one") == "4\n"
+    daemon.docker("rm", "-f", "one")
