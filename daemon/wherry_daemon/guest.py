@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from wherry.client import Client
 from wherry_daemon.api import HEADERS, Api
@@ -20,7 +20,8 @@ def docker_host(client: Client | None = None) -> Iterator[str]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="wherry-") as directory,
-        Server(Api(Context(client or Client(host=""))), HEADERS) as server,
+        nullcontext(client) if client is not None else Client(host="") as engine,
+        Server(Api(Context(engine)), HEADERS) as server,
     ):
         path = os.path.join(directory, "docker.sock")
         server.serve(listen_unix(path))

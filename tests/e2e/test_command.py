@@ -27,7 +27,7 @@ def box(world: World, request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     if request.param == "here":
         yield world
         return
-    with wherry.docker_host(Client(host="")) as address:
+    with Client(host="") as client, wherry.docker_host(client) as address:
         monkeypatch.setenv("WHERRY_HOST", address)
         yield world
 

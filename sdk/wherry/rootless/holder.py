@@ -273,11 +273,12 @@ def program(name: str) -> "str | None":
 # Where containers find the host's name servers: addresses that are nobody's, answered by who connects the network.
 PASTA_DNS, SLIRP_DNS = "169.254.1.1", "10.0.2.3"
 
-
+# Its own address and the way out, of each family; a host that lacks one has a container network without it.
 _PASTA_NETWORKS = (("10.0.2.100", "10.0.2.2"), ("fd00:0:0:2::100", "fd00:0:0:2::2"))
 _PASTA_NETMASK = "255.255.255.0"
 
-CONNECTORS = ("pasta", "slirp4netns")
+CONNECTORS = ("pasta", "slirp4netns")  # the first that can
+
 _CONNECTS_WITHIN_S = 5.0
 _LOOK_S = 0.005  # whether it has connected
 _NEXT_S = 0.2  # from its end to the next one; doubled each time that none connects, up to
@@ -353,7 +354,7 @@ class _Keeper:
         self._child = 0
 
     def keep(self) -> None:
-        """Its whole life."""
+        """Its whole life; it is over at once when the program cannot connect, as another may be able to."""
         pause = _NEXT_S
         while self._wanted():
             process = self._start()
@@ -366,7 +367,7 @@ class _Keeper:
                 self._wait(process)
             self._stop(process)
             if self._says >= 0:
-                return  # another program may be able to
+                return
             _first_of([], pause)
             pause = min(2 * pause, _LATEST_S)
 
@@ -449,14 +450,24 @@ def _first_of(descriptors: "list[int]", timeout_s: "float | None" = None) -> "li
 
 
 def _wait_for_way() -> None:
-    """Until this process's network has a default route (proc_net_route)."""
+    """Until this process's network has a default route of either family."""
     from time import sleep
 
-    while True:
-        with open("/proc/self/net/route", encoding="ascii") as lines:
-            if any(line.split()[1:2] == ["00000000"] for line in lines):
-                return
+    while not _has_way():
         sleep(_LOOK_S)
+
+
+def _has_way() -> bool:
+    """As /proc tells: the kernel's proc_net_route, and net/ipv6/route.c, where lo has one that leads nowhere."""
+    with open("/proc/self/net/route", encoding="ascii") as lines:
+        if any(line.split()[1] == "00000000" for line in lines):
+            return True
+    try:
+        with open("/proc/self/net/ipv6_route", encoding="ascii") as lines:
+            routes = [line.split() for line in lines]
+    except FileNotFoundError:  # this kernel has no IPv6
+        return False
+    return any(fields[:2] == ["0" * 32, "00"] and fields[-1] != "lo" for fields in routes)
 
 
 def way_out(directory: str) -> str:
