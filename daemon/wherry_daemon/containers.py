@@ -243,13 +243,14 @@ def wait(context: Context, request: Request, name: str) -> Answer:
         raise BadParameter(f"invalid condition: {condition!r}")
 
     def ended() -> Iterator[bytes]:
-        state = context.engine.state(context.engine.record(container.id))
-        if condition == "not-running" and state.status == "created":
-            yield from documents([ContainerWait()])
-            return
         chosen = condition
-        if chosen == "not-running" and state.alive and _is_restarted(context, container.id):
-            chosen = "next-exit"  # Docker tells the first end, whatever comes after it
+        if chosen == "not-running":  # who waits for a removal asks for no record: it may be gone by now
+            state = context.engine.state(context.engine.record(container.id))
+            if state.status == "created":
+                yield from documents([ContainerWait()])
+                return
+            if state.alive and _is_restarted(context, container.id):
+                chosen = "next-exit"  # Docker tells the first end, whatever comes after it
         connection = request.connection
         record = wait_while(context.engine, container.id, chosen, lambda: 0.0 if connection.client_left() else None)
         if record is not None:
