@@ -7,6 +7,7 @@ that began with TLS goes on without.
 
 import random
 import re
+import socket
 import ssl
 import threading
 import time
@@ -50,6 +51,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
 _MAX_ERROR = 64 << 10  # bytes of an error's body that are read
 _MAX_PAGES = 100
+_HTTPS = 443
 _TOKEN_LIFE_S = 60  # when a token server does not say (distribution's token.md)
 _CHALLENGE = re.compile(r'([a-zA-Z][a-zA-Z0-9_-]*)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]+)')
 
@@ -486,6 +488,8 @@ class Registry:
         if "://" in path:  # an upload's location
             same = urlsplit(path).netloc == endpoint.host
             return self._follow(method, path, headers, body, secret if same else {})
+        if endpoint.host not in self._schemes and "http" in endpoint.schemes and self._is_surely_plain(endpoint.host):
+            self._schemes[endpoint.host] = "http"
         known = self._schemes.get(endpoint.host)
         schemes = (known,) if known else endpoint.schemes
         first: RegistryUnreachable | None = None
@@ -504,6 +508,27 @@ class Registry:
             self._schemes[endpoint.host] = scheme
             return response
         raise AssertionError("an endpoint has a scheme")
+
+    def _is_surely_plain(self, host: str) -> bool:
+        """
+        Whether *host*, of this machine, answers a TLS greeting with something else.
+
+        It is asked without the authorities, whose loading takes longer than a request.
+        """
+        if not is_loopback(host):
+            return False
+        parts = urlsplit(f"//{host}")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        try:
+            address = (parts.hostname, parts.port or _HTTPS)
+            with socket.create_connection(address, min(self._config.timeout, 10)) as plain, context.wrap_socket(plain):
+                return False
+        except ssl.SSLError as error:
+            return error.reason == "WRONG_VERSION_NUMBER"
+        except (OSError, ValueError):  # the request itself will say what is wrong
+            return False
 
     def _follow(
         self,

@@ -1,7 +1,6 @@
 """Which way of making a rootfs (wherry_images.snapshot) this host allows: found out once for each run directory."""
 
 import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -46,6 +45,8 @@ def choose(root: Path, run: Path) -> str:
 
 def try_overlay(root: Path) -> None:
     """Mount an overlay of directories below *root*, which nobody sees. Raises Unsupported with the reason."""
+    import tempfile  # with what it brings, dearer than the rest of a start
+
     place = tempfile.mkdtemp(prefix=".overlay-", dir=root)
     try:
         for name in ("lower", "upper", "work"):

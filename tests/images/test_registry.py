@@ -526,6 +526,24 @@ def test_private_authorities_of_certs_d(tmp_path: Path) -> None:
             store.pull(f"{registry.host}/app")
 
 
+def test_a_registry_of_this_machine_without_tls_needs_no_authorities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To load them takes longer than a request; one that has TLS is held to them all the same."""
+
+    def load(*_: object) -> None:
+        raise AssertionError("authorities are loaded")
+
+    with https(tmp_path) as (encrypted, config), serving() as plain:
+        plain.push("app", "latest", BUILT)
+        encrypted.push("app", "latest", BUILT)
+        monkeypatch.setattr(ssl, "create_default_context", load)
+        with _closing(ImageStore(tmp_path / "a", registries=config)) as store:
+            assert store.pull(f"{plain.host}/app").id == BUILT.id
+            with pytest.raises(AssertionError):
+                store.pull(f"{encrypted.host}/app")
+
+
 def test_client_certificates_of_certs_d(tmp_path: Path) -> None:
     """A registry that wants one gets it."""
     with https(tmp_path, client=True) as (registry, config):
