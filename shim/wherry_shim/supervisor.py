@@ -262,7 +262,13 @@ class Supervisor:
         os.kill(self._pid, number)
 
     def _freeze(self, frozen: bool) -> None:
-        self.cgroup.freeze(frozen)
+        """Until it is so. Raises RuntimeFailure when some process does not follow; then none is stopped."""
+        try:
+            self.cgroup.freeze_and_wait(frozen)
+        except RuntimeFailure:
+            if frozen:
+                self.cgroup.freeze(False)
+            raise
 
     def _limit(self, resources: "dict[str, Any]") -> None:
         self.cgroup.update(resources)
