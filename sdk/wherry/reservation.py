@@ -10,7 +10,8 @@ import os
 from fcntl import LOCK_EX, flock
 from types import TracebackType
 
-from wherry_shim.launch import NETWORK, PORTS, Shim, remove_cgroup
+from wherry_shim import shimgroup
+from wherry_shim.launch import NETWORK, PORTS, Shim
 from wherry_shim.tree import remove_tree
 
 DEFAULT_CGROUP_PARENT = "/wherry"
@@ -65,7 +66,7 @@ class Reservation:
         if not self._taken:
             if self.shim is not None:
                 self.shim.dismiss()
-                remove_cgroup(self.cgroup)
+                shimgroup.remove(self.cgroup)
             self._remove()
         else:
             os.close(self.lock)

@@ -5,7 +5,6 @@ import sys
 
 from wherry_oci.errors import Unavailable
 from wherry_oci.linux import mount as m
-from wherry_oci.runtime.cgroups import Cgroup, Hierarchies
 from wherry_oci.runtime.channel import Channel
 from wherry_shim.main import LINE
 from wherry_shim.shimgroup import move_ahead
@@ -56,7 +55,6 @@ class Shim:
         finally:
             its.close()
         self._line = ours
-        self._cgroup = cgroup
 
     def move(self) -> None:
         """
@@ -184,12 +182,4 @@ def _reap(pid: int) -> None:
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:  # the host program ignores SIGCHLD or reaps all children itself
-        return
-
-
-def remove_cgroup(cgroup: str) -> None:
-    """What a shim that was killed while it waited left of its container's cgroup; one that is in use is left alone."""
-    try:
-        Cgroup(cgroup, Hierarchies.own()).remove()
-    except OSError:
         return

@@ -15,7 +15,7 @@ from _socket import socket
 from wherry_oci.linux import process as p
 from wherry_oci.runtime import quickjson
 from wherry_oci.runtime.channel import Channel
-from wherry_oci.runtime.prepared import Process, reap
+from wherry_oci.runtime.prepared import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Maker:
         order = os.memfd_create("wherry-job", os.MFD_CLOEXEC)
         try:
             os.pwrite(order, quickjson.dumps(job).encode("utf-8", "surrogateescape"), 0)
-            self._line.send({"terminal": stdio is None}, [order, *(stdio or ())])
+            self._line.send({}, [order, *(stdio or ())])
             answer = self._line.receive()
         except OSError:  # it is dead already
             answer = None
@@ -100,13 +100,9 @@ class _Made(Process):
         super().start(on_listener, told=told)
         self._maker.close()
 
-    def _kill(self) -> None:
-        try:
-            os.kill(self.pid, _SIGKILL)
-        except ProcessLookupError:
-            pass
-        self._maker.close(wait=True)
-        reap(self.pid)
+    def _reap(self) -> None:
+        self._maker.close(wait=True)  # until then it is that one's child
+        super()._reap()
 
 
 # the child

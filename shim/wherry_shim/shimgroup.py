@@ -21,18 +21,13 @@ class Birthplace:
 
     def __init__(self, path: str) -> None:
         """Raises OSError."""
-        self._hierarchies = Hierarchies.own()
-        self.group = Cgroup(path, self._hierarchies)
+        self.group = Cgroup(path, Hierarchies.own())
         self._here: Cgroup | None = None  # where moves have succeeded
 
     def begin(self, shim: int) -> None:
         """Have this process and the *shim* in the group of shims, where they may not have been started. No error."""
-        shims = Cgroup(_SHIMS_GROUP, self._hierarchies)
         try:
-            shims.create()
-            for pid in (shim, os.getpid()):
-                shims.add(pid)
-            self._here = shims
+            self._here = _enter_shims(self.group.hierarchies, shim, os.getpid())
         except OSError:  # it is tried again, and reported, when it matters
             return
 
@@ -68,30 +63,32 @@ class Birthplace:
 
 def leave(hierarchies: Hierarchies) -> None:
     """Be in the group of shims: out of a container's, and out of whatever the starter lived in. Raises OSError."""
-    shims = Cgroup(_SHIMS_GROUP, hierarchies)
-    if not _is_in(shims):
-        shims.create()
-        shims.add(os.getpid())
+    if not _is_in(Cgroup(_SHIMS_GROUP, hierarchies)):
+        _enter_shims(hierarchies, os.getpid())
 
 
 def move_ahead(pid: int) -> None:
     """Begin with it while that process's interpreter still starts. No error: it does the same itself."""
     try:
-        shims = Cgroup(_SHIMS_GROUP, Hierarchies.own())
-        shims.create()
-        shims.add(pid)
+        _enter_shims(Hierarchies.own(), pid)
     except OSError:
         return
 
 
 def remove(path: str) -> None:
-    """Nothing was wanted: remove the container's group, and do not be in it. No error."""
+    """What is left of a container's group in which nothing was made; one that is in use is left alone. No error."""
     try:
-        group = Cgroup(path, Hierarchies.own())
-        leave(group.hierarchies)
-        group.remove()
+        Cgroup(path, Hierarchies.own()).remove()
     except OSError:
         return
+
+
+def _enter_shims(hierarchies: Hierarchies, *pids: int) -> Cgroup:
+    shims = Cgroup(_SHIMS_GROUP, hierarchies)
+    shims.create()
+    for pid in pids:
+        shims.add(pid)
+    return shims
 
 
 def _is_in(group: Cgroup) -> bool:

@@ -729,9 +729,9 @@ class Supervisor:
             except AttachFailed:
                 pass
             self._attachment = None
-        self._leave_and_remove_cgroup()
+        self._remove_cgroup()
 
-    def _leave_and_remove_cgroup(self) -> None:
+    def _remove_cgroup(self) -> None:
         from time import sleep
 
         try:

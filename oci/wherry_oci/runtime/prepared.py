@@ -71,6 +71,9 @@ class Process:
             os.kill(self.pid, _SIGKILL)
         except ProcessLookupError:
             pass
+        self._reap()
+
+    def _reap(self) -> None:
         reap(self.pid, self.cgroup)
 
 

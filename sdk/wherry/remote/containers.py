@@ -1,13 +1,13 @@
 """Containers of a distant engine: the methods of `Container`, as calls of the Engine API."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from wherry.container import Container, LogLine
+from wherry.container import Container
 from wherry.engineapi.containerlist import ContainerSummary
 from wherry.engineapi.containers import (
     ContainerCreated,
@@ -266,22 +266,7 @@ class RemoteContainer(Container):
 
     # its output
 
-    def logs(  # type: ignore[override] # the overloads of the base class
-        self,
-        *,
-        follow: bool = False,
-        stdout: bool = True,
-        stderr: bool = True,
-        tail: int | Literal["all"] = "all",
-        since: float | datetime = 0,
-        until: float | datetime | None = None,
-        timestamps: bool = False,
-    ) -> str | Generator[LogLine, None, None]:
-        lines = self._log_lines(follow, stdout, stderr, tail, since, until)
-        if follow:
-            return _log_lines(lines, timestamps)
-        content = b"".join(_stamp(line) + line.content if timestamps else line.content for line in lines)
-        return content.decode("utf-8", "replace")
+    logs = Container.logs  # of `_log_lines`
 
     def output(self, stdout: bool = True, stderr: bool = True) -> bytes:
         return b"".join(line.content for line in self._log_lines(False, stdout, stderr, "all", 0, None))
@@ -610,19 +595,6 @@ class _Lines:
 def _timed(content: bytes) -> tuple[int, bytes]:
     time, _, rest = content.partition(b" ")
     return _time(time.decode("ascii", "replace")), rest
-
-
-def _stamp(line: Line) -> bytes:
-    from wherry.container import timestamp
-
-    return timestamp(line.time).encode() + b" "
-
-
-def _log_lines(lines: Iterator[Line], timestamps: bool) -> Generator[LogLine, None, None]:
-    import attrs
-
-    for line in lines:
-        yield LogLine(attrs.evolve(line, content=_stamp(line) + line.content) if timestamps else line)
 
 
 def _sample(document: Mapping[str, Any]) -> "Stats":

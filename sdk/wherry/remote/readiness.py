@@ -22,7 +22,7 @@ def is_ready(container: "RemoteContainer", wanted: "Strategy | Callable[[Contain
     if isinstance(wanted, Port):
         return _listens(container, wanted.port)
     if isinstance(wanted, LogLine):
-        return len(re.findall(wanted.pattern, container.logs(), re.MULTILINE)) >= wanted.times  # type: ignore[arg-type]
+        return len(re.findall(wanted.pattern, container.logs(), re.MULTILINE)) >= wanted.times
     if isinstance(wanted, Http):
         return _answers(container, wanted)
     if isinstance(wanted, File):
